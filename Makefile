@@ -1,0 +1,59 @@
+# make run and make test need Python >= 3.11, and no server, no Docker, no root.
+
+# The first one that is new enough; PYTHON=/path/to/python3 takes another.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run dev test test-browser lint format check lock clean
+
+help: ## Show these commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+run: .venv/run ## Run the service with all it needs (PORT=, BIND=, MARIADB=1)
+	@exec $(BIN)/python -m app serve $(if $(MARIADB),--mariadb)
+
+dev: .venv/dev ## The same, and restart when the source changes
+	@exec $(BIN)/python -m app serve --reload $(if $(MARIADB),--mariadb)
+
+test: .venv/dev ## Run all tests, on MariaDB and on SQLite
+	@$(BIN)/python -m pytest
+
+test-browser: .venv/dev ## Look at /docs with headless Chromium, which must be installed
+	@$(BIN)/python -m pytest tests/browser
+
+lint: .venv/dev ## Check format, lint, types and the direction of imports
+	@$(BIN)/ruff format --check --quiet . || { echo "Run: make format"; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: .venv/dev ## Format the code and fix what can be fixed
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+check: .venv/run ## Verify settings, servers, schema and connection budget
+	@$(BIN)/python -m app check
+
+lock: ## Pin the newest versions that fit requirements*.in (needs uv)
+	@for name in requirements requirements-dev; do uv pip compile --quiet --upgrade --universal \
+	--python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	$$name.in --output-file $$name.lock; done
+
+clean: ## Remove .venv and var, the data of the embedded servers included
+	@rm -rf .venv var
+
+.venv/run: requirements.lock | python
+	@$(PYTHON) make_venv.py $<
+	@touch $@
+
+.venv/dev: requirements-dev.lock requirements.lock | python
+	@$(PYTHON) make_venv.py $<
+	@touch .venv/run $@
+
+.PHONY: python
+python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; found: $$(python3 -V 2>&1)." \
+	"Install it, or name one: make run PYTHON=/path/to/python3" >&2; exit 1; }

@@ -1,0 +1,49 @@
+"""The connection budget: what all workers may open, against what the server takes."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import text
+
+from app.database import create_engine, database_url
+from app.settings import Settings
+
+
+@dataclass(frozen=True)
+class Budget:
+    replicas: int
+    workers: int
+    connections: int
+    available: int
+
+    @property
+    def needed(self) -> int:
+        return self.replicas * self.workers * self.connections
+
+    @property
+    def fits(self) -> bool:
+        return self.needed <= self.available
+
+    def __str__(self) -> str:
+        return (
+            f"{self.replicas} replicas x {self.workers} workers x {self.connections} connections "
+            f"(DATABASE_POOL_SIZE + DATABASE_MAX_OVERFLOW) = {self.needed}, "
+            f"and the server's max_connections is {self.available}"
+        )
+
+
+async def connection_budget(settings: Settings) -> Budget | None:
+    """None for SQLite, which has no such limit. Raises what connecting raises."""
+    if database_url(settings.database).get_backend_name() == "sqlite":
+        return None
+    engine = create_engine(settings.database, "maintenance")
+    try:
+        async with engine.connect() as connection:
+            available = await connection.scalar(text("SELECT @@max_connections"))
+    finally:
+        await engine.dispose()
+    return Budget(
+        replicas=settings.web.replicas,
+        workers=settings.web.concurrency,
+        connections=settings.database.pool_size + settings.database.max_overflow,
+        available=available or 0,
+    )

@@ -1,0 +1,78 @@
+"""What `python -m app check` verifies before a start or a deploy."""
+
+from typing import NamedTuple
+
+from redis.exceptions import RedisError
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.budget import connection_budget
+from app.database import Role, create_engine, database_url
+from app.redis import open_redis
+from app.schema import current_revision, needed_revision
+from app.settings import RedisSettings, Settings
+
+
+class Finding(NamedTuple):
+    name: str
+    ok: bool
+    detail: str
+
+
+async def run_checks(settings: Settings) -> list[Finding]:
+    findings = [Finding("settings", True, f"ENVIRONMENT={settings.environment}")]
+    database = await _check_database(settings, "write")
+    findings.append(database)
+    if settings.database.read_url is not None:
+        findings.append(await _check_database(settings, "read"))
+    findings.append(await _check_redis(settings.redis))
+    if database.ok:
+        findings.append(await _check_schema(settings))
+        findings.append(await _check_budget(settings))
+    return findings
+
+
+async def _check_database(settings: Settings, role: Role) -> Finding:
+    name = "replica" if role == "read" else "database"
+    url = database_url(settings.database, role)
+    shown = url.render_as_string(hide_password=True)
+    version = "sqlite_version()" if url.get_backend_name() == "sqlite" else "version()"
+    engine = create_engine(settings.database, role)
+    try:
+        async with engine.connect() as connection:
+            answer = await connection.scalar(text(f"SELECT {version}"))
+    except (SQLAlchemyError, OSError) as error:
+        return Finding(name, False, f"{shown}: {getattr(error, 'orig', error)}")
+    finally:
+        await engine.dispose()
+    return Finding(name, True, f"{shown}, version {answer}")
+
+
+async def _check_redis(settings: RedisSettings) -> Finding:
+    async with open_redis(settings) as redis:
+        try:
+            info = await redis.info("server")
+        except (RedisError, OSError) as error:
+            return Finding("redis", False, str(error))
+    version = info.get("valkey_version") or info.get("redis_version")
+    return Finding("redis", True, f"{info.get('server_name', 'redis')} {version}")
+
+
+async def _check_schema(settings: Settings) -> Finding:
+    engine = create_engine(settings.database, "maintenance")
+    try:
+        current = await current_revision(engine)
+    finally:
+        await engine.dispose()
+    needed = needed_revision()
+    if current == needed:
+        return Finding("schema", True, f"revision {current}")
+    hint = "run: python -m app migrate"
+    return Finding("schema", False, f"revision {current}, this code needs {needed}; {hint}")
+
+
+async def _check_budget(settings: Settings) -> Finding:
+    budget = await connection_budget(settings)
+    if budget is None:
+        return Finding("connections", True, "SQLite has no limit")
+    return Finding("connections", budget.fits, str(budget))

@@ -1,0 +1,94 @@
+"""What a handler may ask for; the only file that joins FastAPI to services."""
+
+import secrets
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Depends, Header, Path, Request
+from fastapi.security import APIKeyHeader
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import database
+from app.errors import Unauthorized
+from app.schemas.book import MAX_ID
+from app.services.authors import AuthorService
+from app.services.books import BookService
+from app.services.rankings import RankingService
+from app.services.versions import ExpectedVersions
+
+
+async def open_read_session(request: Request) -> AsyncIterator[database.ReadSession]:
+    async with request.state.sessions.read() as session:
+        yield session
+
+
+async def open_session(request: Request) -> AsyncIterator[AsyncSession]:
+    async with request.state.sessions.write() as session:
+        yield session
+
+
+# "function" returns the connection to the pool before the response is sent.
+ReadSession = Annotated[database.ReadSession, Depends(open_read_session, scope="function")]
+Session = Annotated[AsyncSession, Depends(open_session, scope="function")]
+
+
+async def read_books(session: ReadSession) -> BookService:
+    return BookService(session)
+
+
+async def edit_books(session: Session) -> BookService:
+    return BookService(session)
+
+
+async def read_authors(session: ReadSession) -> AuthorService:
+    return AuthorService(session)
+
+
+async def edit_authors(session: Session) -> AuthorService:
+    return AuthorService(session)
+
+
+async def read_rankings(session: ReadSession) -> RankingService:
+    return RankingService(session)
+
+
+async def get_redis(request: Request) -> Redis:
+    redis: Redis = request.state.redis
+    return redis
+
+
+Books = Annotated[BookService, Depends(read_books)]
+EditableBooks = Annotated[BookService, Depends(edit_books)]
+Authors = Annotated[AuthorService, Depends(read_authors)]
+EditableAuthors = Annotated[AuthorService, Depends(edit_authors)]
+Rankings = Annotated[RankingService, Depends(read_rankings)]
+RedisClient = Annotated[Redis, Depends(get_redis)]
+
+Id = Annotated[int, Path(ge=1, le=MAX_ID)]
+
+api_key_header = APIKeyHeader(name="X-API-Key", auto_error=False)
+
+
+async def require_editor(
+    request: Request, api_key: Annotated[str | None, Depends(api_key_header)]
+) -> None:
+    expected = request.state.settings.api.key.get_secret_value()
+    if not secrets.compare_digest((api_key or "").encode(), expected.encode()):
+        raise Unauthorized("Writing needs the key of an editor in the header X-API-Key")
+
+
+async def read_if_match(
+    if_match: Annotated[
+        str | None, Header(description='Change only this version, for example `"3"`')
+    ] = None,
+) -> ExpectedVersions:
+    """The versions of `If-Match` (RFC 9110, 13.1.1); a tag that is not ours matches nothing."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    tags = [tag.strip().strip('"') for tag in if_match.split(",")]
+    return frozenset(int(tag) for tag in tags if tag.isascii() and tag.isdigit())
+
+
+Editor = Depends(require_editor)
+IfMatch = Annotated[ExpectedVersions, Depends(read_if_match)]

@@ -1,0 +1,123 @@
+"""What can go wrong, by meaning, and the one place that turns it into RFC 9457 problems."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+RETRY_AFTER = {"Retry-After": "1"}
+
+log = logging.getLogger("app.errors")
+
+
+class AppError(Exception):
+    """An error with a status; its text is shown to the client."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    headers: Mapping[str, str] = {}
+
+
+class Unauthorized(AppError):
+    status = HTTPStatus.UNAUTHORIZED
+    headers = {"WWW-Authenticate": "ApiKey"}
+
+
+class NotFound(AppError):
+    status = HTTPStatus.NOT_FOUND
+
+
+class Conflict(AppError):
+    status = HTTPStatus.CONFLICT
+
+
+class PreconditionFailed(AppError):
+    status = HTTPStatus.PRECONDITION_FAILED
+
+
+class Unavailable(AppError):
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    headers = RETRY_AFTER
+
+
+class Invalid(AppError):
+    """A value that only the service can judge; `loc` as in FastAPI's own 422."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+    def __init__(self, message: str, loc: tuple[str | int, ...]) -> None:
+        super().__init__(message)
+        self.loc = loc
+
+
+def problem(
+    status: int,
+    detail: str,
+    scope: Mapping[str, Any],
+    headers: Mapping[str, str] | None = None,
+    errors: Sequence[Mapping[str, Any]] | None = None,
+) -> Response:
+    """An `application/problem+json` answer (RFC 9457)."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": scope["path"],
+        "request_id": scope["state"].get("request_id"),
+    }
+    if errors is not None:
+        body["errors"] = errors
+    return Response(orjson.dumps(body), status, headers, "application/problem+json")
+
+
+async def on_app_error(request: Request, error: AppError) -> Response:
+    errors = None
+    if isinstance(error, Invalid):
+        errors = [{"loc": error.loc, "msg": str(error), "type": "value_error"}]
+    return problem(error.status, str(error), request.scope, error.headers, errors)
+
+
+async def on_http_error(request: Request, error: HTTPException) -> Response:
+    return problem(error.status_code, error.detail, request.scope, error.headers)
+
+
+async def on_invalid_request(request: Request, error: RequestValidationError) -> Response:
+    errors = [{"loc": e["loc"], "msg": e["msg"], "type": e["type"]} for e in error.errors()]
+    detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in errors)
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, request.scope, errors=errors)
+
+
+async def on_database_error(request: Request, error: DBAPIError | PoolTimeout) -> Response:
+    """The database is away, overloaded or over its time: worth another try, unlike a bug."""
+    if not _is_temporary(error):
+        raise error
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    log.warning("Database unavailable: %s", cause, extra={"path": request.url.path})
+    detail = "The database cannot answer right now; try again shortly"
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, request.scope, RETRY_AFTER)
+
+
+def _is_temporary(error: DBAPIError | PoolTimeout) -> bool:
+    if isinstance(error, PoolTimeout) or error.connection_invalidated:
+        return True
+    return isinstance(error, OperationalError | InterfaceError)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    # Starlette's registry is typed for `Exception`; each handler names what it takes.
+    handlers: dict[Any, Any] = {
+        AppError: on_app_error,
+        HTTPException: on_http_error,
+        RequestValidationError: on_invalid_request,
+        DBAPIError: on_database_error,
+        PoolTimeout: on_database_error,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)

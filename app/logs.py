@@ -1,0 +1,168 @@
+"""One line per event on stdout, JSON or coloured, written by a thread."""
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from app.settings import LogSettings
+
+MAX_WAITING = 10_000  # lines; above it they are dropped and counted
+MAX_WRITE = 4096  # bytes; a pipe takes that much without mixing in another worker's lines
+BATCH_DELAY = 0.01  # s; lines that arrive meanwhile are written together
+STOP_TIMEOUT = 1.0  # s; a reader that has stalled must not keep the process from ending
+
+# These bring handlers of their own: each line would appear twice, in two formats.
+_FOREIGN = ("gunicorn.error", "uvicorn", "uvicorn.error")
+_STANDARD = {*vars(logging.makeLogRecord({})), "message", "color_message", "taskName"}
+_COLORS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+Line = dict[str, Any]
+
+
+class Output:
+    """Lines on stdout: written at once, or by a thread between `start` and `stop`.
+
+    A reader that stalls blocks whoever writes to the pipe. The event loop must never be
+    that one, so its lines wait in a bounded queue.
+    """
+
+    def __init__(self, render: Callable[[Line], bytes], lowest: int = logging.INFO) -> None:
+        self.render = render
+        self.lowest = lowest
+        self.dropped = 0
+        self._waiting: deque[Line] = deque()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+
+    def write(self, level: int, message: str, **fields: Any) -> None:
+        if level < self.lowest:
+            return
+        name = logging.getLevelName(level)
+        line = {"time": time.time(), "level": name, "message": message, **fields}
+        if self._thread is None:
+            _write(self.render(line))
+        elif len(self._waiting) >= MAX_WAITING:
+            self.dropped += 1
+        else:
+            self._waiting.append(line)
+            if not self._wake.is_set():
+                self._wake.set()
+
+    def start(self) -> None:
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        if self._thread is not None:
+            self._stopping = True
+            self._wake.set()
+            self._thread.join(STOP_TIMEOUT)
+            self._thread = None
+
+    def _run(self) -> None:
+        reported = 0
+        while not self._stopping or self._waiting:
+            self._wake.wait()
+            self._wake.clear()
+            time.sleep(BATCH_DELAY)
+            self._flush()
+            if dropped := self.dropped - reported:
+                reported = self.dropped
+                self.write(
+                    logging.WARNING, f"{dropped} log lines dropped: nobody read them in time"
+                )
+
+    def _flush(self) -> None:
+        batch = b""
+        while self._waiting:
+            line = self.render(self._waiting.popleft())
+            if len(batch) + len(line) > MAX_WRITE:
+                _write(batch)
+                batch = b""
+            batch += line
+        _write(batch)
+
+
+class LineHandler(logging.Handler):
+    """The way of every library that logs through `logging`."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__()
+        self.output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        if (id := request_id.get()) is not None:
+            fields["request_id"] = id
+        if record.exc_info:
+            fields["exception"] = logging.Formatter().formatException(record.exc_info)
+        self.output.write(record.levelno, record.getMessage(), logger=record.name, **fields)
+
+
+def configure_logs(settings: LogSettings) -> Output:
+    """Send every logger of this process to one output, each line once."""
+    lowest = logging.getLevelNamesMapping()[settings.level]
+    output = Output(render_console if _is_console(settings) else render_json, lowest)
+    logging.basicConfig(level=settings.level, handlers=[LineHandler(output)], force=True)
+    # It logs each request that tests and outbound calls make.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    for name in _FOREIGN:
+        logger = logging.getLogger(name)
+        logger.handlers = []
+        logger.propagate = True
+        logger.setLevel(settings.level)
+    return output
+
+
+@contextlib.asynccontextmanager
+async def open_logs(settings: LogSettings) -> AsyncIterator[Output]:
+    output = configure_logs(settings)
+    output.start()
+    try:
+        yield output
+    finally:
+        output.stop()
+
+
+def render_json(line: Line) -> bytes:
+    line["time"] = _timestamp(line["time"])
+    return orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def render_console(line: Line) -> bytes:
+    rest = dict(line)
+    moment, level = _timestamp(rest.pop("time"))[11:23], rest.pop("level")
+    message, exception = rest.pop("message"), rest.pop("exception", None)
+    fields = "".join(f" \x1b[2m{name}=\x1b[0m{value}" for name, value in rest.items())
+    color = _COLORS.get(level, "0")
+    text = f"\x1b[2m{moment}\x1b[0m \x1b[{color}m{level:<7}\x1b[0m {message}{fields}\n"
+    return (text + (f"{exception}\n" if exception else "")).encode()
+
+
+def _is_console(settings: LogSettings) -> bool:
+    return settings.format == "console" or (settings.format == "auto" and sys.stdout.isatty())
+
+
+def _timestamp(seconds: float) -> str:
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _write(data: bytes) -> None:
+    # Whoever read our lines may be gone: the service goes on without them.
+    with contextlib.suppress(OSError):
+        os.write(sys.stdout.fileno(), data)

@@ -1,0 +1,38 @@
+"""The whole service on one screen."""
+
+from fastapi import FastAPI
+from fastapi_swagger import patch_fastapi
+
+from app.errors import add_error_handlers
+from app.middleware.body_limit import BodyLimitMiddleware
+from app.middleware.request import RequestMiddleware
+from app.openapi import document_problems
+from app.resources import open_resources
+from app.routers import authors, books, health, rankings
+from app.settings import Settings, read_settings
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    settings = settings or read_settings()
+    app = FastAPI(
+        title="Books",
+        version="0.1.0",
+        summary="A catalogue of books, their authors and how readers rate them.",
+        lifespan=lambda app: open_resources(settings),
+        generate_unique_id_function=lambda route: route.name,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    # The last one added stands outermost.
+    app.add_middleware(BodyLimitMiddleware, settings=settings.request)
+    app.add_middleware(RequestMiddleware, settings=settings.request)
+    add_error_handlers(app)
+    # Routers are tried in this order: what is asked most stands first.
+    app.include_router(books.router)
+    app.include_router(authors.router)
+    app.include_router(rankings.router)
+    app.include_router(health.router)
+    patch_fastapi(app)  # /docs with the assets of its package: it works offline
+    document_problems(app)
+    return app

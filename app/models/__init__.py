@@ -1,0 +1,7 @@
+"""Every model, so that the metadata is whole wherever one of them is used."""
+
+from app.models.author import Author
+from app.models.base import Base
+from app.models.book import Book, BookAuthor
+
+__all__ = ["Author", "Base", "Book", "BookAuthor"]

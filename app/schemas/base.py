@@ -1,0 +1,20 @@
+"""How bodies are read: no coercion, no unknown fields."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Body(BaseModel):
+    """A request body: `false` is no number, and a misspelt field is an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, str_strip_whitespace=True)
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    del schema["default"]
+
+
+# The default of a PATCH field: it may be left out, which is not the same as null.
+# Services look at `model_fields_set`, so the default itself is never used.
+OMITTED: Any = Field(default=None, json_schema_extra=_without_default)

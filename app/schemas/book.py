@@ -1,0 +1,106 @@
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from app.isbn import is_isbn13
+from app.schemas.author import AuthorRef
+from app.schemas.base import OMITTED, Body
+from app.schemas.page import After, Limit
+
+MAX_ID = 2**63 - 1
+BookSort = Literal["id", "-average_rating", "-ratings_count", "title"]
+
+
+def _isbn13(value: str) -> str:
+    digits = value.replace("-", "")
+    if not is_isbn13(digits):
+        raise ValueError("is not an ISBN-13: its 13 digits end in a check digit")
+    return digits
+
+
+Id = Annotated[int, Field(ge=1, le=MAX_ID)]
+Title = Annotated[str, Field(min_length=1, max_length=500, examples=["Frankenstein"])]
+ISBN13 = Annotated[
+    str, Field(max_length=17, examples=["978-0-14-143947-1"]), AfterValidator(_isbn13)
+]
+Year = Annotated[
+    int,
+    Field(ge=-4000, le=9999, examples=[1818], description="Negative before Christ"),
+]
+Language = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$",
+        max_length=35,
+        examples=["eng"],
+        description="A language code, such as `eng` or `en-US`",
+    ),
+]
+AuthorIds = Annotated[list[Id], Field(min_length=1, max_length=100, examples=[[12]])]
+
+
+class BookRead(BaseModel):
+    id: int
+    title: str
+    isbn13: str | None
+    published_year: int | None
+    language: str | None
+    authors: list[AuthorRef]
+    ratings_count: int
+    average_rating: float = Field(description="1 to 5; 0 as long as nobody has rated the book")
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": 7,
+                    "title": "Frankenstein",
+                    "isbn13": "9780141439471",
+                    "published_year": 1818,
+                    "language": "eng",
+                    "authors": [{"id": 12, "name": "Mary Shelley"}],
+                    "ratings_count": 1204,
+                    "average_rating": 4.12,
+                    "version": 1,
+                    "created_at": "2026-03-01T09:30:00Z",
+                    "updated_at": "2026-03-01T09:30:00Z",
+                }
+            ]
+        }
+    )
+
+
+class BookCreate(Body):
+    title: Title
+    isbn13: ISBN13 | None = None
+    published_year: Year | None = None
+    language: Language | None = None
+    author_ids: AuthorIds
+
+
+class BookUpdate(Body):
+    """Only what is sent changes; null clears what may be empty."""
+
+    title: Title = OMITTED
+    isbn13: ISBN13 | None = OMITTED
+    published_year: Year | None = OMITTED
+    language: Language | None = OMITTED
+    author_ids: AuthorIds = OMITTED
+
+
+class BookQuery(BaseModel):
+    limit: Limit = 20
+    after: After = None
+    q: Annotated[
+        str | None,
+        Field(max_length=200, description="Words of the title or of the authors' names"),
+    ] = None
+    author_id: Id | None = None
+    language: Language | None = None
+    year_from: Year | None = None
+    year_to: Year | None = None
+    sort: BookSort = "id"

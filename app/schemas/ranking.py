@@ -1,0 +1,13 @@
+from pydantic import BaseModel, Field
+
+from app.schemas.book import BookRead
+
+
+class RankedBook(BaseModel):
+    rank: int
+    score: float = Field(description="Bayesian average of its ratings, 1 to 5")
+    book: BookRead
+
+
+class BookRanking(BaseModel):
+    items: list[RankedBook]

@@ -1,0 +1,148 @@
+"""`python -m app serve`: everything that the service needs, then the service."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import typer
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import schema
+from app.catalogue import import_catalogue
+from app.database import create_engine
+from app.models import Book
+from app.servers.private import ServerUnavailable, embedded_valkey, private_mariadb
+from app.settings import Settings, read_settings
+
+ROOT = Path(__file__).parent.parent
+VAR = ROOT / "var"
+SAMPLE = ROOT / "data" / "classics.csv"
+MAX_WORKERS = 4  # unless WEB_CONCURRENCY says more: a private MariaDB takes their connections
+
+
+class GivenUrls(BaseSettings):
+    """Which servers the user brings along, before the settings insist on them."""
+
+    model_config = Settings.model_config
+    environment: Literal["development", "production"] = "development"
+    database_url: SecretStr | None = None
+    redis_url: SecretStr | None = None
+
+
+def serve(*, reload: bool, mariadb: bool) -> None:
+    """Run until a signal or the end of the service; stop all that was started."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        with ExitStack() as stack:
+            _start_servers(stack, GivenUrls(), mariadb)
+            settings = read_settings()
+            _require_free_port(settings)
+            if settings.environment == "development":
+                asyncio.run(_prepare_database(settings))
+            typer.echo(f"API       http://{settings.bind}:{settings.port}  (docs: /docs)")
+            typer.echo("Stop with Ctrl-C")
+            code = _run(_uvicorn(settings) if reload else _gunicorn(settings))
+    except KeyboardInterrupt:
+        code = 0
+    except ServerUnavailable as error:
+        raise SystemExit(str(error)) from None
+    except OSError as error:
+        raise SystemExit(f"{error.filename or 'The system'}: {error.strerror}") from None
+    except SQLAlchemyError as error:
+        raise SystemExit(f"The database failed: {getattr(error, 'orig', error)}") from None
+    raise SystemExit(code)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _start_servers(stack: ExitStack, given: GivenUrls, mariadb: bool) -> None:
+    """Fill in what is not set, but in production leave that to the settings' own error."""
+    if mariadb and given.database_url:
+        raise SystemExit("DATABASE_URL is set: unset it, or do without the private MariaDB")
+    if given.environment == "production":
+        return
+    if mariadb:
+        server = stack.enter_context(private_mariadb(VAR / "mariadb", VAR, say=typer.echo))
+        _announce("Database", "DATABASE_URL", server.url, f"private MariaDB: {server.source}")
+    elif not given.database_url:
+        VAR.mkdir(exist_ok=True)
+        file = VAR / "books.db"
+        _announce("Database", "DATABASE_URL", f"sqlite+aiosqlite:///{file}", f"SQLite in {file}")
+    if not given.redis_url:
+        server = stack.enter_context(embedded_valkey(VAR / "valkey"))
+        _announce("Cache", "REDIS_URL", server.url, f"embedded Valkey: {server.source}")
+
+
+def _announce(what: str, variable: str, url: str, description: str) -> None:
+    os.environ[variable] = url
+    typer.echo(f"{what:<9} {description} ({variable} is not set)")
+
+
+def _require_free_port(settings: Settings) -> None:
+    family = socket.AF_INET6 if ":" in settings.bind else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.bind, settings.port))
+        except OSError as error:
+            raise SystemExit(
+                f"Cannot listen on {settings.bind}:{settings.port}: {error.strerror}. "
+                "Set PORT or BIND to something else, for example: make run PORT=8001"
+            ) from None
+
+
+async def _prepare_database(settings: Settings) -> None:
+    engine = create_engine(settings.database, "maintenance")
+    try:
+        if await schema.current_revision(engine) != schema.needed_revision():
+            await schema.migrate(engine)
+        async with engine.connect() as connection:
+            empty = await connection.scalar(select(Book.id).limit(1)) is None
+    finally:
+        await engine.dispose()
+    if empty:
+        imported = await import_catalogue(settings.database, SAMPLE, lambda done, total: None)
+        typer.echo(f"Catalogue {imported.added} books of {SAMPLE.name}, the database was empty")
+
+
+def _gunicorn(settings: Settings) -> list[str]:
+    if "concurrency" not in settings.web.model_fields_set:
+        os.environ["WEB_CONCURRENCY"] = str(min(settings.web.concurrency, MAX_WORKERS))
+    return ["gunicorn", "--config", str(ROOT / "gunicorn_config.py")]
+
+
+def _uvicorn(settings: Settings) -> list[str]:
+    return [
+        *("uvicorn", "app.main:create_app", "--factory", "--no-access-log"),
+        *("--reload", "--reload-dir", str(ROOT / "app")),
+        *("--host", settings.bind, "--port", str(settings.port)),
+        *("--timeout-keep-alive", str(settings.web.keepalive)),
+        *("--timeout-graceful-shutdown", "5"),
+    ]
+
+
+def _run(command: list[str]) -> int:
+    # Its own session: Ctrl-C reaches only us, and we stop it as gently as a supervisor would.
+    service = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, start_new_session=True)
+    try:
+        return service.wait()
+    except KeyboardInterrupt:
+        typer.echo("Stopping ...")
+        service.terminate()
+        return service.wait()
+    finally:
+        if service.poll() is None:  # interrupted again
+            service.send_signal(signal.SIGQUIT)
+            service.wait()

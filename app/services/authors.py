@@ -1,0 +1,89 @@
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import selectinload
+
+from app.errors import Conflict, NotFound
+from app.models import Author, Book, BookAuthor
+from app.models.words import words_of
+from app.schemas.author import AuthorCreate, AuthorQuery, AuthorRead, AuthorUpdate
+from app.schemas.page import Page
+from app.services.keyset import Order
+from app.services.versions import ExpectedVersions, require_version
+
+TABLE = Author.__table__
+COLUMNS = [TABLE.c[name] for name in AuthorRead.model_fields]
+ORDERS = {order.name: order for order in (Order("id", TABLE.c.id), Order("name", TABLE.c.name))}
+
+
+class AuthorService:
+    def __init__(self, session: AsyncSession) -> None:
+        self.session = session
+
+    async def get(self, author_id: int) -> AuthorRead:
+        rows = await self.session.execute(select(*COLUMNS).where(Author.id == author_id))
+        row = rows.mappings().first()
+        if row is None:
+            raise NotFound(f"Author {author_id} does not exist")
+        return AuthorRead(**row)
+
+    async def page(self, query: AuthorQuery) -> Page[AuthorRead]:
+        order = ORDERS[query.sort]
+        page = select(*COLUMNS).order_by(*order.by(TABLE)).limit(query.limit + 1)
+        if query.after is not None:
+            page = page.where(order.after()).params(order.place(query.after))
+        rows = await self.session.execute(page)
+        authors = [AuthorRead(**row) for row in rows.mappings()]
+        items = authors[: query.limit]
+        return Page(items=items, next=order.cursor(items[-1]) if items != authors else None)
+
+    async def create(self, body: AuthorCreate) -> AuthorRead:
+        author = Author(name=body.name)
+        self.session.add(author)
+        await self._commit(author.name)
+        return AuthorRead.model_validate(author, from_attributes=True)
+
+    async def update(
+        self, author_id: int, body: AuthorUpdate, expected: ExpectedVersions = None
+    ) -> AuthorRead:
+        author = await self._lock(author_id)
+        require_version(author, expected)
+        if "name" in body.model_fields_set:
+            author.name = body.name
+            await self._rename_in_books(author)
+        author.version += 1
+        await self._commit(author.name)
+        return AuthorRead.model_validate(author, from_attributes=True)
+
+    async def delete(self, author_id: int) -> None:
+        author = await self._lock(author_id)
+        await self.session.delete(author)
+        try:
+            await self.session.commit()
+        except IntegrityError as error:
+            raise Conflict(f"Author {author_id} has books; delete those first") from error
+
+    async def _lock(self, author_id: int) -> Author:
+        author = await self.session.get(Author, author_id, with_for_update=True)
+        if author is None:
+            raise NotFound(f"Author {author_id} does not exist")
+        return author
+
+    async def _rename_in_books(self, author: Author) -> None:
+        """An author's name is part of each of his books: what they show and how they are found."""
+        books = await self.session.scalars(
+            select(Book)
+            .where(Book.id.in_(select(BookAuthor.book_id).filter_by(author_id=author.id)))
+            .options(selectinload(Book.book_authors).joinedload(BookAuthor.author))
+            .with_for_update()
+        )
+        for book in books:
+            names = (link.author.name for link in book.book_authors)
+            book.words = " ".join(words_of(book.title, *names))
+            book.version += 1
+
+    async def _commit(self, name: str) -> None:
+        try:
+            await self.session.commit()
+        except IntegrityError as error:
+            raise Conflict(f"There is an author named {name} already") from error

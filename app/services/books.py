@@ -1,0 +1,173 @@
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter
+from sqlalchemy import ColumnElement, FromClause, Select, bindparam, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import selectinload
+
+from app.errors import Conflict, Invalid, NotFound
+from app.models import Author, Book, BookAuthor
+from app.models.words import has_words, search, words_of
+from app.schemas.book import BookCreate, BookQuery, BookRead, BookUpdate
+from app.schemas.page import Page
+from app.services.keyset import Order
+from app.services.versions import ExpectedVersions, require_version
+
+BOOKS, AUTHORS, LINKS = Book.__table__, Author.__table__, BookAuthor.__table__
+ORDERS = {
+    order.name: order
+    for order in (
+        Order("id", BOOKS.c.id),
+        Order("-average_rating", BOOKS.c.average_rating, BOOKS.c.id, descending=True),
+        Order("-ratings_count", BOOKS.c.ratings_count, BOOKS.c.id, descending=True),
+        Order("title", BOOKS.c.title, BOOKS.c.id),
+    )
+}
+NAMES = [name for name in BookRead.model_fields if name != "authors"]
+FILTERS = {
+    "q": has_words(),
+    "author_id": Book.id.in_(
+        select(BookAuthor.book_id).where(BookAuthor.author_id == bindparam("author_id"))
+    ),
+    "language": Book.language == bindparam("language"),
+    "year_from": Book.published_year >= bindparam("year_from"),
+    "year_to": Book.published_year <= bindparam("year_to"),
+}
+read_many = TypeAdapter(list[BookRead]).validate_python
+
+
+class BookService:
+    def __init__(self, session: AsyncSession) -> None:
+        self.session = session
+
+    async def get(self, book_id: int) -> BookRead:
+        books = fold(await self.session.execute(BOOK_BY_ID, {"id": book_id}))
+        if not books:
+            raise NotFound(f"Book {book_id} does not exist")
+        return books[0]
+
+    async def page(self, query: BookQuery) -> Page[BookRead]:
+        order = ORDERS[query.sort]
+        given = query.model_dump(exclude_none=True)
+        parameters = {**given, "limit": query.limit + 1}
+        if query.after is not None:
+            parameters |= order.place(query.after)
+        if query.q is not None:
+            parameters |= search(_words(query.q))
+        statement = page_statement(query.sort, frozenset(given))
+        books = fold(await self.session.execute(statement, parameters))
+        items = books[: query.limit]
+        return Page(items=items, next=order.cursor(items[-1]) if items != books else None)
+
+    async def create(self, body: BookCreate) -> BookRead:
+        book = Book(**body.model_dump(exclude={"author_ids"}))
+        _set_authors(book, await self._lock_authors(body.author_ids))
+        self.session.add(book)
+        await self._commit()
+        return await self.get(book.id)
+
+    async def update(
+        self, book_id: int, body: BookUpdate, expected: ExpectedVersions = None
+    ) -> BookRead:
+        book = await self._lock(book_id)
+        require_version(book, expected)
+        changes = body.model_dump(exclude_unset=True)
+        author_ids = changes.pop("author_ids", [link.author_id for link in book.book_authors])
+        for name, value in changes.items():
+            setattr(book, name, value)
+        _set_authors(book, await self._lock_authors(author_ids))
+        book.version += 1
+        await self._commit()
+        return await self.get(book_id)
+
+    async def delete(self, book_id: int) -> None:
+        book = await self._lock(book_id)
+        await self.session.delete(book)
+        await self.session.commit()
+
+    async def _lock(self, book_id: int) -> Book:
+        book = await self.session.scalar(
+            select(Book)
+            .where(Book.id == book_id)
+            .options(selectinload(Book.book_authors))
+            .with_for_update()
+        )
+        if book is None:
+            raise NotFound(f"Book {book_id} does not exist")
+        return book
+
+    async def _lock_authors(self, author_ids: list[int]) -> list[Author]:
+        """In the order given; nobody renames or deletes one of them before the commit."""
+        found = await self.session.scalars(
+            select(Author).where(Author.id.in_(author_ids)).with_for_update(read=True)
+        )
+        authors = {author.id: author for author in found}
+        for author_id in author_ids:
+            if author_id not in authors:
+                raise Invalid(f"Author {author_id} does not exist", ("body", "author_ids"))
+        return [authors[author_id] for author_id in dict.fromkeys(author_ids)]
+
+    async def _commit(self) -> None:
+        try:
+            await self.session.commit()
+        except IntegrityError as error:
+            # The one unique value of a book that a client can set.
+            raise Conflict("Another book has this ISBN") from error
+
+
+def _set_authors(book: Book, authors: list[Author]) -> None:
+    book.book_authors = [
+        BookAuthor(author_id=author.id, position=place) for place, author in enumerate(authors)
+    ]
+    book.words = " ".join(words_of(book.title, *(author.name for author in authors)))
+
+
+def _words(q: str) -> list[str]:
+    words = words_of(q)
+    if not words:
+        raise Invalid("This holds no word to look for", ("query", "q"))
+    return words
+
+
+@cache
+def page_statement(sort: str, given: frozenset[str]) -> Select[Any]:
+    """Built once for each combination: building costs as much as running."""
+    order = ORDERS[sort]
+    page = (
+        select(*(BOOKS.c[name] for name in NAMES))
+        .where(*(condition for name, condition in FILTERS.items() if name in given))
+        .order_by(*order.by(BOOKS))
+        .limit(bindparam("limit"))
+    )
+    if "after" in given:
+        page = page.where(order.after())
+    books = page.subquery()
+    return with_authors(books, *order.by(books))
+
+
+def with_authors(books: FromClause, *order: ColumnElement[Any]) -> Select[Any]:
+    """`books` (a table or a subquery) with a row for each author: one query instead of two."""
+    return (
+        select(*(books.c[name] for name in NAMES), AUTHORS.c.id, AUTHORS.c.name)
+        .select_from(books)
+        .outerjoin(LINKS, LINKS.c.book_id == books.c.id)
+        .outerjoin(AUTHORS, AUTHORS.c.id == LINKS.c.author_id)
+        .order_by(*order, LINKS.c.position)
+    )
+
+
+def fold(rows: Iterable[Any]) -> list[BookRead]:
+    """The books of such rows, each with its authors."""
+    books: list[dict[str, Any]] = []
+    for *values, author_id, author_name in rows:
+        if not books or books[-1]["id"] != values[0]:
+            books.append(dict(zip(NAMES, values, strict=True), authors=[]))
+        if author_id is not None:
+            books[-1]["authors"].append({"id": author_id, "name": author_name})
+    return read_many(books)
+
+
+BOOK_BY_ID = with_authors(BOOKS).where(BOOKS.c.id == bindparam("id"))

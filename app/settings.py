@@ -1,0 +1,161 @@
+"""Every knob of the service, read from the environment, `.env` and secret files."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from app.cpus import available_cpus
+
+DEVELOPMENT_KEY = "development-key"
+MIN_SECRET_LENGTH = 24
+
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class DatabaseSettings(BaseModel):
+    url: SecretStr = Field(description="SQLAlchemy URL of the primary database")
+    read_url: SecretStr | None = Field(None, description="URL of a replica for reads")
+    password: SecretStr | None = Field(None, description="Password put into both URLs")
+    pool_size: int = Field(20, ge=2, description="Connections a worker keeps, reads and writes")
+    max_overflow: Count = Field(40, description="Connections it may open above that, for a burst")
+    pool_timeout: Seconds = Field(3, description="Longest wait for a connection, s")
+    pool_recycle: Seconds = Field(300, description="Age at which a connection is replaced, s")
+    ping_after: Seconds = Field(5, description="Idle time after which it is pinged before use, s")
+    connect_timeout: Seconds = Field(3, description="Longest wait for a new connection, s")
+    statement_timeout: Seconds = Field(5, description="Longest statement of a request (MariaDB), s")
+    echo: bool = Field(False, description="Log every SQL statement")
+
+
+class RedisSettings(BaseModel):
+    url: SecretStr = Field(description="URL of the Redis or Valkey server")
+    password: SecretStr | None = Field(None, description="Password for that server")
+    max_connections: int = Field(50, ge=1, description="Connections a worker may open")
+    pool_timeout: Seconds = Field(0.5, description="Longest wait for a free connection, s")
+    timeout: Seconds = Field(0.2, description="Longest wait for a connect or an answer, s")
+
+
+class WebSettings(BaseModel):
+    concurrency: int = Field(
+        default_factory=available_cpus, ge=1, description="Worker processes; usable CPUs if unset"
+    )
+    replicas: int = Field(1, ge=1, description="Copies of this service that share the database")
+    timeout: int = Field(30, ge=1, description="A worker silent for this long is replaced, s")
+    graceful_timeout: int = Field(30, ge=6, description="Time for running requests at a stop, s")
+    keepalive: int = Field(75, ge=1, description="Idle time before a client is disconnected, s")
+    max_requests: Count = Field(
+        50_000, description="Requests before a worker is replaced; 0: never"
+    )
+    max_requests_jitter: Count = Field(5_000, description="Random addition to that, at most")
+
+
+class RequestSettings(BaseModel):
+    timeout: Seconds = Field(15, description="Longest time for one request, s")
+    max_body: Count = Field(1_048_576, description="Largest request body, bytes")
+
+
+class LogSettings(BaseModel):
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Lowest level that is logged"
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`auto` is `console` on a terminal, else `json`"
+    )
+
+
+class ApiSettings(BaseModel):
+    key: SecretStr = Field(
+        SecretStr(DEVELOPMENT_KEY), description="What `X-API-Key` must hold to write"
+    )
+
+
+class Settings(BaseSettings):
+    """`DATABASE_POOL_SIZE` sets `database.pool_size`, and so on.
+
+    The environment beats `.env`, which beats a file of that name (in lower case) in
+    /run/secrets. `docs/settings.md` lists them all.
+    """
+
+    model_config = SettingsConfigDict(
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        env_ignore_empty=True,
+        env_file=".env",
+        extra="ignore",
+        secrets_dir="/run/secrets",
+        secrets_dir_missing="ok",
+        hide_input_in_errors=True,
+    )
+
+    environment: Literal["development", "production"] = Field(
+        "development", description="`production` refuses what is only good for development"
+    )
+    bind: str = Field("127.0.0.1", description="Address to listen on")
+    port: int = Field(8000, ge=1, le=65535, description="Port to listen on")
+    forwarded_allow_ips: str = Field(
+        "127.0.0.1", description="Proxies whose `X-Forwarded-*` is believed: addresses or CIDRs"
+    )
+    database: DatabaseSettings
+    redis: RedisSettings
+    web: WebSettings = Field(default_factory=WebSettings)
+    request: RequestSettings = Field(default_factory=RequestSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+    api: ApiSettings = Field(default_factory=ApiSettings)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        secrets = NestedSecretsSettingsSource(file_secret_settings, secrets_nested_delimiter="_")
+        return init_settings, env_settings, dotenv_settings, secrets
+
+    @model_validator(mode="after")
+    def refuse_what_production_must_not_have(self) -> Self:
+        if self.environment == "production" and (faults := list(self._production_faults())):
+            raise ValueError("\n".join(faults))
+        return self
+
+    def _production_faults(self) -> Iterator[str]:
+        key = self.api.key.get_secret_value()
+        if key == DEVELOPMENT_KEY or len(key) < MIN_SECRET_LENGTH:
+            yield (
+                f"API_KEY: production needs a secret of at least {MIN_SECRET_LENGTH} characters; "
+                "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            )
+        if "*" in self.forwarded_allow_ips:
+            yield (
+                "FORWARDED_ALLOW_IPS: `*` lets every client forge its address; "
+                "name the proxy's address or network, for example 10.0.0.0/24"
+            )
+
+
+def read_settings() -> Settings:
+    """The settings, or SystemExit (code 1) with one line for each variable that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [line for fault in error.errors() for line in _explain(fault)]
+        raise SystemExit("\n".join(["The settings are not usable:", *lines])) from None
+
+
+def _explain(fault: ErrorDetails) -> list[str]:
+    if fault["type"] == "value_error" and not fault["loc"]:
+        return [f"  {line}" for line in str(fault["ctx"]["error"]).splitlines()]
+    if fault["type"] == "missing":
+        # A group without any variable is reported as a whole; both groups require their URL.
+        name = "_".join(map(str, [*fault["loc"], "url"][:2])).upper()
+        return [f"  {name}: is not set; see docs/settings.md"]
+    return [f"  {'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"]

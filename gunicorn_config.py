@@ -1,0 +1,41 @@
+"""Gunicorn's configuration; what differs between machines comes from the settings."""
+
+import asyncio
+import os
+
+from gunicorn.arbiter import Arbiter
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.budget import connection_budget
+from app.settings import read_settings
+
+settings = read_settings()
+
+wsgi_app = "app.main:create_app()"
+worker_class = "app.worker.Worker"
+logger_class = "app.worker.WorkerLogger"
+
+bind = f"{settings.bind}:{settings.port}"
+workers = settings.web.concurrency
+timeout = settings.web.timeout
+graceful_timeout = settings.web.graceful_timeout
+keepalive = settings.web.keepalive
+# Memory that leaked comes back, at a different time in each worker.
+max_requests = settings.web.max_requests
+max_requests_jitter = settings.web.max_requests_jitter
+forwarded_allow_ips = settings.forwarded_allow_ips
+
+# Workers touch a file to show that they live; on a disk that can block them.
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+control_socket_disable = True
+
+
+def on_starting(server: Arbiter) -> None:
+    """Before the first worker: refuse what would fail later, under load."""
+    try:
+        budget = asyncio.run(connection_budget(settings))
+    except (SQLAlchemyError, OSError) as error:
+        server.log.warning("The connection budget is not checked, no database: %s", error)
+        return
+    if budget and not budget.fits:
+        raise SystemExit(f"Too many connections: {budget}")

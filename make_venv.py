@@ -1,0 +1,53 @@
+"""Make .venv with the locked packages: python3 make_venv.py requirements.lock
+
+It needs Python 3.11 and nothing else; uv is used where it is installed. Debian and Ubuntu
+ship Python without pip: there pip comes out of its package, unpacked below var/.
+"""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+from app.servers import debian_packages
+
+ROOT = Path(__file__).parent
+VENV = ROOT / ".venv"
+PYTHON = str(VENV / "bin" / "python")
+PIP = ROOT / "var" / "pip"
+
+
+def main(lock: str) -> None:
+    print(f"Installing {lock} into .venv, with Python {sys.version.split()[0]} ...", flush=True)
+    if uv := shutil.which("uv"):
+        run(uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(VENV))
+        run(uv, "pip", "install", "--quiet", "--python", PYTHON, "--require-hashes", "-r", lock)
+        return
+    has_pip = importlib.util.find_spec("ensurepip") is not None
+    venv.create(VENV, symlinks=True, with_pip=has_pip)
+    pip = ["-m", "pip"] if has_pip else [f"{pip_wheel()}/pip"]
+    options = ["--quiet", "--disable-pip-version-check", "--no-input"]
+    run(PYTHON, *pip, "install", *options, "--require-hashes", "-r", lock)
+
+
+def pip_wheel() -> Path:
+    if not PIP.exists():
+        debian_packages.unpack(["python3-pip-whl"], PIP, print)
+    return next(PIP.glob("usr/share/python-wheels/pip-*.whl"))
+
+
+def run(*command: str) -> None:
+    subprocess.run(command, check=True, cwd=ROOT)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1])
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"Cannot make .venv: {' '.join(map(str, error.cmd[:4]))} ... failed, see above")
+    except FileNotFoundError as error:
+        sys.exit(f"Cannot make .venv without pip: install python3-venv, or uv ({error})")
+    except OSError as error:
+        sys.exit(f"Cannot make .venv: {error.filename}: {error.strerror}")

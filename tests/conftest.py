@@ -1,0 +1,151 @@
+"""Real servers for the whole run; each test that uses a database runs on both kinds."""
+
+import asyncio
+import os
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+from sqlalchemy import URL, delete, make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from starlette.types import Receive, Scope, Send
+
+from app import schema
+from app.database import create_engine
+from app.main import create_app
+from app.models import Author, Book, BookAuthor
+from app.resources import Resources, open_resources
+from app.servers.private import Server, ServerUnavailable, embedded_valkey, private_mariadb
+from app.settings import ApiSettings, DatabaseSettings, LogSettings, RedisSettings, Settings
+from tests.catalogue import Catalogue
+
+VAR = Path(__file__).parent.parent / "var"
+KEY = "the-editors-key-in-the-tests"
+
+
+@dataclass
+class Servers:
+    """Given or started for this run; what was started is stopped at its end."""
+
+    stack: ExitStack
+    folder: Path
+    valkey: Server
+    mariadb: URL
+    mariadb_source: str
+
+
+servers_key = pytest.StashKey[Servers]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in [*os.environ]:
+        # What a developer has set for his service is not for the tests.
+        if name.startswith(("API_", "DATABASE_", "LOG_", "REDIS_", "REQUEST_", "WEB_")):
+            del os.environ[name]
+    try:
+        config.stash[servers_key] = start_servers()
+    except ServerUnavailable as error:
+        pytest.exit(f"The tests need a MariaDB and a Valkey.\n{error}", returncode=1)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"MariaDB: {config.stash[servers_key].mariadb_source}"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if servers := config.stash.get(servers_key, None):
+        servers.stack.close()
+
+
+def start_servers() -> Servers:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="books-")))
+        valkey = stack.enter_context(embedded_valkey(folder / "valkey"))
+        url, source = os.environ.get("TEST_DATABASE_URL"), "TEST_DATABASE_URL"
+        if not url:
+            mariadb = stack.enter_context(private_mariadb(folder / "mariadb", VAR, say=print))
+            url, source = mariadb.url, mariadb.source
+        return Servers(stack.pop_all(), folder, valkey, make_url(url), source)
+
+
+@pytest.fixture(scope="session")
+def servers(pytestconfig: pytest.Config) -> Servers:
+    return pytestconfig.stash[servers_key]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(scope="session", params=["sqlite", "mariadb"])
+def empty_database(request: pytest.FixtureRequest, servers: Servers) -> Iterator[str]:
+    """The URL of a new database without tables; nothing else on its server is touched."""
+    name = f"test_{secrets.token_hex(4)}"
+    if request.param == "sqlite":
+        yield f"sqlite+aiosqlite:///{servers.folder}/{name}.db"
+        return
+    asyncio.run(execute(servers.mariadb, f"CREATE DATABASE {name}"))
+    yield servers.mariadb.set(database=name).render_as_string(hide_password=False)
+    asyncio.run(execute(servers.mariadb, f"DROP DATABASE {name}"))
+
+
+async def execute(url: URL, statement: str) -> None:
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.execute(text(statement))
+    await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def database_url(empty_database: str) -> str:
+    async def migrate() -> None:
+        engine = create_engine(DatabaseSettings(url=empty_database), "maintenance")
+        await schema.migrate(engine)
+        await engine.dispose()
+
+    asyncio.run(migrate())
+    return empty_database
+
+
+@pytest.fixture
+def settings(database_url: str, servers: Servers) -> Settings:
+    return Settings(
+        _env_file=None,
+        database=DatabaseSettings(url=database_url),
+        redis=RedisSettings(url=servers.valkey.url),
+        api=ApiSettings(key=KEY),
+        log=LogSettings(level="ERROR"),
+    )
+
+
+@pytest.fixture
+async def resources(settings: Settings) -> AsyncIterator[Resources]:
+    async with open_resources(settings) as resources:
+        yield resources
+        async with resources["sessions"].write.begin() as session:
+            for model in (BookAuthor, Book, Author):
+                await session.execute(delete(model))
+
+
+@pytest.fixture
+async def client(settings: Settings, resources: Resources) -> AsyncIterator[httpx2.AsyncClient]:
+    """An anonymous client of the whole application, without a socket in between."""
+    app = create_app(settings)
+
+    async def running_app(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "state": dict(resources)}, receive, send)
+
+    transport = httpx2.ASGITransport(running_app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+@pytest.fixture
+def catalogue(client: httpx2.AsyncClient) -> Catalogue:
+    return Catalogue(client, KEY)

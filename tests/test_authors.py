@@ -1,0 +1,75 @@
+import httpx2
+
+from tests.catalogue import Catalogue
+
+
+async def test_created_author_is_at_its_location(client: httpx2.AsyncClient, catalogue: Catalogue):
+    created = await client.post(
+        "/v1/authors", json={"name": " Mary Shelley "}, headers=catalogue.editor
+    )
+    read = await client.get(created.headers["Location"])
+
+    assert created.status_code == 201
+    assert read.json() == created.json()
+    assert (read.json()["name"], read.json()["version"]) == ("Mary Shelley", 1)
+    assert read.headers["ETag"] == '"1"'
+
+
+async def test_names_are_unique_by_code_point(client: httpx2.AsyncClient, catalogue: Catalogue):
+    for name in ("Zoe", "zoe", "Zoë", "Zoe\u0308"):
+        await catalogue.add_author(name)
+
+    again = await client.post("/v1/authors", json={"name": "Zoë"}, headers=catalogue.editor)
+
+    assert again.status_code == 409
+    assert again.json()["detail"] == "There is an author named Zoë already"
+
+
+async def test_renamed_author_keeps_his_books(client: httpx2.AsyncClient, catalogue: Catalogue):
+    author_id = await catalogue.add_author("Ellis Bell")
+    book = await catalogue.add_book(author_ids=[author_id])
+
+    renamed = await catalogue.change(f"/v1/authors/{author_id}", name="Emily Brontë")
+
+    assert (renamed.status_code, renamed.json()["version"]) == (200, 2)
+    read = (await client.get(f"/v1/books/{book['id']}")).json()
+    assert read["authors"] == [{"id": author_id, "name": "Emily Brontë"}]
+
+
+async def test_rename_to_a_taken_name_changes_nothing(
+    client: httpx2.AsyncClient, catalogue: Catalogue
+):
+    await catalogue.add_author("Taken")
+    author_id = await catalogue.add_author("Free")
+
+    answer = await catalogue.change(f"/v1/authors/{author_id}", name="Taken")
+
+    assert answer.status_code == 409
+    assert (await client.get(f"/v1/authors/{author_id}")).json()["name"] == "Free"
+
+
+async def test_stale_if_match_is_refused(client: httpx2.AsyncClient, catalogue: Catalogue):
+    author_id = await catalogue.add_author()
+
+    answer = await client.patch(
+        f"/v1/authors/{author_id}",
+        json={"name": "Other"},
+        headers=catalogue.editor | {"If-Match": '"2"'},
+    )
+
+    assert answer.status_code == 412
+
+
+async def test_author_with_books_cannot_be_deleted(
+    client: httpx2.AsyncClient, catalogue: Catalogue
+):
+    author_id = await catalogue.add_author()
+    book = await catalogue.add_book(author_ids=[author_id])
+    path = f"/v1/authors/{author_id}"
+
+    refused = await client.delete(path, headers=catalogue.editor)
+    await client.delete(f"/v1/books/{book['id']}", headers=catalogue.editor)
+    deleted = await client.delete(path, headers=catalogue.editor)
+
+    assert (refused.status_code, deleted.status_code) == (409, 204)
+    assert (await client.get(path)).status_code == 404

@@ -1,0 +1,163 @@
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from app.budget import Budget, connection_budget
+from app.database import Sessions, create_engine, open_database
+from app.resources import Resources
+from app.settings import DatabaseSettings, Settings, WebSettings
+from tests.catalogue import Catalogue
+
+mariadb_only = pytest.mark.parametrize("empty_database", ["mariadb"], indirect=True)
+
+
+@pytest.fixture
+async def sessions(database_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Sessions]:
+    """Pools with what a test's `parametrize("sessions", [{...}], indirect=True)` says."""
+    settings = DatabaseSettings(url=database_url, **getattr(request, "param", {}))
+    async with open_database(settings) as sessions:
+        yield sessions
+
+
+async def kill_all_others(sessions: Sessions) -> None:
+    async with sessions.write() as session:
+        ids = await session.scalars(
+            text(
+                "SELECT id FROM information_schema.processlist "
+                "WHERE id != connection_id() AND db = database()"
+            )
+        )
+        for id in ids.all():
+            await session.execute(text(f"KILL {id}"))
+
+
+async def test_read_session_cannot_write(sessions: Sessions):
+    async with sessions.read() as session:
+        with pytest.raises(DBAPIError):
+            await session.execute(text("DELETE FROM books"))
+
+
+async def test_read_sees_what_was_committed_meanwhile(
+    client: httpx2.AsyncClient, catalogue: Catalogue, resources: Resources
+):
+    """No snapshot of an earlier transaction hangs on to a pooled connection."""
+    book = await catalogue.add_book("Before")
+    async with resources["sessions"].read() as session:
+        query = text("SELECT title FROM books WHERE id = :id")
+        before = (await session.execute(query, {"id": book["id"]})).scalar_one()
+        await catalogue.change(f"/v1/books/{book['id']}", title="After")
+        after = (await session.execute(query, {"id": book["id"]})).scalar_one()
+
+    assert (before, after) == ("Before", "After")
+
+
+@pytest.mark.parametrize(
+    "sessions", [{"pool_size": 2, "max_overflow": 0, "pool_timeout": 0.05}], indirect=True
+)
+async def test_connections_return_to_the_pool_when_a_request_is_cancelled(sessions: Sessions):
+    async def hold() -> None:
+        async with sessions.read() as session:
+            await session.execute(text("SELECT 1"))
+            await asyncio.Event().wait()
+
+    for _ in range(5):
+        task = asyncio.create_task(hold())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async with sessions.read() as session:
+        assert (await session.execute(text("SELECT 1"))).scalar_one() == 1
+
+
+async def test_exhausted_pool_is_a_503_in_time(
+    client: httpx2.AsyncClient, resources: Resources, settings: Settings
+):
+    pool = resources["sessions"].read.kw["bind"]
+    size = pool.pool.size() + pool.pool._max_overflow
+    pool.pool._timeout = 0.05
+    held = [await pool.connect() for _ in range(size)]
+
+    answer = await client.get("/v1/books")
+    for connection in held:
+        await connection.close()
+    afterwards = await client.get("/v1/books")
+
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "1"
+    assert afterwards.status_code == 200
+
+
+@mariadb_only
+async def test_killed_connections_fail_no_read(
+    client: httpx2.AsyncClient, catalogue: Catalogue, resources: Resources
+):
+    book = await catalogue.add_book()
+    path = f"/v1/books/{book['id']}"
+    await asyncio.gather(*(client.get(path) for _ in range(8)))
+
+    await kill_all_others(resources["sessions"])
+    answers = await asyncio.gather(*(client.get(path) for _ in range(8)))
+
+    assert [answer.status_code for answer in answers] == 8 * [200]
+
+
+@mariadb_only
+@pytest.mark.parametrize("sessions", [{"ping_after": 0.001}], indirect=True)
+async def test_idle_connections_are_pinged_before_a_write_uses_them(sessions: Sessions):
+    async with sessions.write() as first, sessions.write() as second:
+        for session in (first, second):
+            await session.execute(text("SELECT 1"))
+    async with sessions.read() as session:
+        await session.execute(text("SELECT 1"))
+    await kill_all_others(sessions)
+    await asyncio.sleep(0.01)
+
+    async with sessions.write() as first, sessions.write() as second:
+        for session in (first, second):
+            assert await session.scalar(text("SELECT 1")) == 1
+
+
+@mariadb_only
+@pytest.mark.parametrize("sessions", [{"statement_timeout": 0.1}], indirect=True)
+@pytest.mark.parametrize("role", ["read", "write"])
+async def test_long_statement_is_ended_by_the_server(sessions: Sessions, role: str):
+    async with getattr(sessions, role)() as session:
+        with pytest.raises(OperationalError, match="max_statement_time"):
+            await session.execute(
+                text("SELECT count(*) FROM seq_1_to_100000000 a, seq_1_to_100000000 b")
+            )
+
+
+@mariadb_only
+async def test_migrations_and_imports_have_no_statement_limit(database_url: str):
+    engine = create_engine(DatabaseSettings(url=database_url), "maintenance")
+    async with engine.connect() as connection:
+        limit = await connection.scalar(text("SELECT @@max_statement_time"))
+    await engine.dispose()
+
+    assert limit == 0
+
+
+@mariadb_only
+async def test_budget_is_the_sum_over_replicas_and_workers(settings: Settings):
+    web = WebSettings(concurrency=3, replicas=2)
+
+    budget = await connection_budget(settings.model_copy(update={"web": web}))
+
+    assert budget is not None
+    assert budget.needed == 2 * 3 * (20 + 40)
+    assert budget.available > 0
+    assert budget.fits == (budget.needed <= budget.available)
+
+
+def test_budget_that_does_not_fit_prints_its_sum():
+    budget = Budget(replicas=2, workers=4, connections=60, available=300)
+
+    assert not budget.fits
+    assert "2 replicas x 4 workers x 60 connections" in str(budget)
+    assert "= 480, and the server's max_connections is 300" in str(budget)

@@ -55,5 +55,6 @@ clean: ## Remove .venv and var, the data of the embedded servers included
 
 .PHONY: python
 python:
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; found: $$(python3 -V 2>&1)." \
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	echo "Python 3.11 or newer is needed, and $(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) -V 2>&1)." \
 	"Install it, or name one: make run PYTHON=/path/to/python3" >&2; exit 1; }

@@ -28,7 +28,7 @@ def main(lock: str) -> None:
     has_pip = importlib.util.find_spec("ensurepip") is not None
     venv.create(VENV, symlinks=True, with_pip=has_pip)
     pip = ["-m", "pip"] if has_pip else [f"{pip_wheel()}/pip"]
-    options = ["--quiet", "--disable-pip-version-check", "--no-input"]
+    options = ["-qq", "--disable-pip-version-check", "--no-input"]
     run(PYTHON, *pip, "install", *options, "--require-hashes", "-r", lock)
 
 

@@ -6,13 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NoReturn
 
 import typer
 from pydantic import SecretStr
-from pydantic_settings import BaseSettings
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -21,7 +21,7 @@ from app.catalogue import import_catalogue
 from app.database import create_engine
 from app.models import Book
 from app.servers.private import ServerUnavailable, embedded_valkey, private_mariadb
-from app.settings import Settings, read_settings
+from app.settings import Settings, Sources, read_settings
 
 ROOT = Path(__file__).parent.parent
 VAR = ROOT / "var"
@@ -29,10 +29,9 @@ SAMPLE = ROOT / "data" / "classics.csv"
 MAX_WORKERS = 4  # unless WEB_CONCURRENCY says more: a private MariaDB takes their connections
 
 
-class GivenUrls(BaseSettings):
+class GivenUrls(Sources):
     """Which servers the user brings along, before the settings insist on them."""
 
-    model_config = Settings.model_config
     environment: Literal["development", "production"] = "development"
     database_url: SecretStr | None = None
     redis_url: SecretStr | None = None
@@ -44,13 +43,17 @@ def serve(*, reload: bool, mariadb: bool) -> None:
         signal.signal(number, _interrupt)
     try:
         with ExitStack() as stack:
-            _start_servers(stack, GivenUrls(), mariadb)
+            used = list(_start_servers(stack, GivenUrls(), mariadb))
             settings = read_settings()
             _require_free_port(settings)
             if settings.environment == "development":
-                asyncio.run(_prepare_database(settings))
-            typer.echo(f"API       http://{settings.bind}:{settings.port}  (docs: /docs)")
-            typer.echo("Stop with Ctrl-C")
+                used += asyncio.run(_prepare_database(settings))
+            url = f"http://{settings.bind}:{settings.port}"
+            used += [
+                f"API        {url}/v1/books, documented at {url}/docs",
+                "Stop       with Ctrl-C",
+            ]
+            typer.echo("\n".join(used))
             code = _run(_uvicorn(settings) if reload else _gunicorn(settings))
     except KeyboardInterrupt:
         code = 0
@@ -67,27 +70,24 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _start_servers(stack: ExitStack, given: GivenUrls, mariadb: bool) -> None:
+def _start_servers(stack: ExitStack, given: GivenUrls, mariadb: bool) -> Iterator[str]:
     """Fill in what is not set, but in production leave that to the settings' own error."""
     if mariadb and given.database_url:
         raise SystemExit("DATABASE_URL is set: unset it, or do without the private MariaDB")
     if given.environment == "production":
         return
+    VAR.mkdir(exist_ok=True)
     if mariadb:
         server = stack.enter_context(private_mariadb(VAR / "mariadb", VAR, say=typer.echo))
-        _announce("Database", "DATABASE_URL", server.url, f"private MariaDB: {server.source}")
+        os.environ["DATABASE_URL"] = server.url
+        yield f"Database   private MariaDB in {VAR / 'mariadb'}: {server.source}"
     elif not given.database_url:
-        VAR.mkdir(exist_ok=True)
-        file = VAR / "books.db"
-        _announce("Database", "DATABASE_URL", f"sqlite+aiosqlite:///{file}", f"SQLite in {file}")
+        os.environ["DATABASE_URL"] = f"sqlite+aiosqlite:///{VAR / 'books.db'}"
+        yield f"Database   SQLite in {VAR / 'books.db'}, as DATABASE_URL is not set"
     if not given.redis_url:
         server = stack.enter_context(embedded_valkey(VAR / "valkey"))
-        _announce("Cache", "REDIS_URL", server.url, f"embedded Valkey: {server.source}")
-
-
-def _announce(what: str, variable: str, url: str, description: str) -> None:
-    os.environ[variable] = url
-    typer.echo(f"{what:<9} {description} ({variable} is not set)")
+        os.environ["REDIS_URL"] = server.url
+        yield f"Cache      embedded Valkey in {VAR / 'valkey'}, as REDIS_URL is not set"
 
 
 def _require_free_port(settings: Settings) -> None:
@@ -103,7 +103,7 @@ def _require_free_port(settings: Settings) -> None:
             ) from None
 
 
-async def _prepare_database(settings: Settings) -> None:
+async def _prepare_database(settings: Settings) -> list[str]:
     engine = create_engine(settings.database, "maintenance")
     try:
         if await schema.current_revision(engine) != schema.needed_revision():
@@ -112,9 +112,10 @@ async def _prepare_database(settings: Settings) -> None:
             empty = await connection.scalar(select(Book.id).limit(1)) is None
     finally:
         await engine.dispose()
-    if empty:
-        imported = await import_catalogue(settings.database, SAMPLE, lambda done, total: None)
-        typer.echo(f"Catalogue {imported.added} books of {SAMPLE.name}, the database was empty")
+    if not empty:
+        return []
+    imported = await import_catalogue(settings.database, SAMPLE, lambda done, total: None)
+    return [f"Catalogue  {imported.added} books of {SAMPLE.name}, as the database was empty"]
 
 
 def _gunicorn(settings: Settings) -> list[str]:

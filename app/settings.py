@@ -77,12 +77,8 @@ class ApiSettings(BaseModel):
     )
 
 
-class Settings(BaseSettings):
-    """`DATABASE_POOL_SIZE` sets `database.pool_size`, and so on.
-
-    The environment beats `.env`, which beats a file of that name (in lower case) in
-    /run/secrets. `docs/settings.md` lists them all.
-    """
+class Sources(BaseSettings):
+    """The environment beats `.env`, which beats a file of that name in /run/secrets."""
 
     model_config = SettingsConfigDict(
         env_nested_delimiter="_",
@@ -94,6 +90,22 @@ class Settings(BaseSettings):
         secrets_dir_missing="ok",
         hide_input_in_errors=True,
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        secrets = NestedSecretsSettingsSource(file_secret_settings, secrets_nested_delimiter="_")
+        return init_settings, env_settings, dotenv_settings, secrets
+
+
+class Settings(Sources):
+    """`DATABASE_POOL_SIZE` sets `database.pool_size`, and so on; docs/settings.md has them all."""
 
     environment: Literal["development", "production"] = Field(
         "development", description="`production` refuses what is only good for development"
@@ -109,18 +121,6 @@ class Settings(BaseSettings):
     request: RequestSettings = Field(default_factory=RequestSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     api: ApiSettings = Field(default_factory=ApiSettings)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        secrets = NestedSecretsSettingsSource(file_secret_settings, secrets_nested_delimiter="_")
-        return init_settings, env_settings, dotenv_settings, secrets
 
     @model_validator(mode="after")
     def refuse_what_production_must_not_have(self) -> Self:

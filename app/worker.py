@@ -24,6 +24,8 @@ DRAIN = 1.5  # s
 # would not let the lifespan close anything.
 MARGIN = 5  # s
 
+log = logging.getLogger("app.worker")
+
 
 class DrainingServer(Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -33,16 +35,17 @@ class DrainingServer(Server):
         are on their way. A client that was told `Connection: close` sends no more.
         """
         self.lifespan.state["draining"] = True
+        if self.config.callback_notify is not None:
+            await self.config.callback_notify()  # Gunicorn's clock starts anew
         for server in self.servers:
-            server.close()
-        for sock in sockets or []:
-            sock.close()
+            server.close()  # uvloop closes the file descriptors of `sockets` as well
         self.server_state.default_headers.append((b"connection", b"close"))
+        log.info("Draining %d connections", len(self.server_state.connections))
         deadline = time.monotonic() + DRAIN
         while self.server_state.connections and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
-        await super().shutdown(sockets)
+        await super().shutdown()
         # The signal has done its work. Raised again, as uvicorn does, it would end this
         # process before its exit handlers, and Gunicorn would report a killed worker.
         self._captured_signals.clear()
@@ -69,7 +72,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no type
         asyncio.get_running_loop().add_signal_handler(
             signal.SIGQUIT, server.handle_exit, signal.SIGQUIT, None
         )
-        await server.serve(sockets=self.sockets)
+        await server.serve(sockets=[listener.sock for listener in self.sockets])
         if not server.started:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 

@@ -104,13 +104,14 @@ async def execute(url: URL, statement: str) -> None:
 
 @pytest.fixture(scope="session")
 def database_url(empty_database: str) -> str:
-    async def migrate() -> None:
-        engine = create_engine(DatabaseSettings(url=empty_database), "maintenance")
-        await schema.migrate(engine)
-        await engine.dispose()
-
-    asyncio.run(migrate())
+    asyncio.run(migrate(empty_database))
     return empty_database
+
+
+async def migrate(url: str) -> None:
+    engine = create_engine(DatabaseSettings(url=url), "maintenance")
+    await schema.migrate(engine)
+    await engine.dispose()
 
 
 @pytest.fixture

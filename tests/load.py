@@ -1,0 +1,50 @@
+"""Clients that keep asking over kept-alive connections and count what went wrong."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import httpx2
+
+
+@dataclass
+class Load:
+    answers: Counter[int] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+    refused: int = 0
+    stopping: bool = False
+
+    async def until(self, count: int) -> None:
+        """Until that many more requests were answered."""
+        goal = self.answers.total() + count
+        async with asyncio.timeout(60):
+            while self.answers.total() < goal:
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def load(url: str, path: str, clients: int = 16) -> AsyncIterator[Load]:
+    """A refused connection is counted apart: such a request never reached the service."""
+    result = Load()
+
+    async def ask() -> None:
+        limits = httpx2.Limits(max_connections=1)
+        async with httpx2.AsyncClient(base_url=url, limits=limits, timeout=20) as client:
+            while not result.stopping:
+                try:
+                    answer = await client.get(path)
+                    result.answers[answer.status_code] += 1
+                except httpx2.ConnectError:
+                    result.refused += 1
+                    await asyncio.sleep(0.02)
+                except httpx2.TransportError as error:
+                    result.failures.append(repr(error))
+
+    tasks = [asyncio.create_task(ask()) for _ in range(clients)]
+    try:
+        yield result
+    finally:
+        result.stopping = True
+        await asyncio.gather(*tasks)

@@ -1,0 +1,93 @@
+"""The service as its users run it: Gunicorn in a process of its own, on a free port."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+TIMEOUT = 30
+
+
+@dataclass
+class Service:
+    process: subprocess.Popen[bytes]
+    url: str
+    output: Path
+
+    @property
+    def workers(self) -> list[int]:
+        """The pids of the processes that Gunicorn has forked."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """What was logged so far; other output is none of it."""
+        lines = self.output.read_bytes().splitlines()
+        return [json.loads(line) for line in lines if line.startswith(b"{")]
+
+    def messages(self, part: str) -> list[str]:
+        return [line["message"] for line in self.lines if part in line["message"]]
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def wait_for(self, message: str, times: int = 1) -> None:
+        """Until that many lines of the log hold the message."""
+        await wait_until(lambda: len(self.messages(message)) >= times, f"{message} in the log")
+
+
+async def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {TIMEOUT} s for {what}"
+        await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def running(output: Path, **variables: Any) -> AsyncIterator[Service]:
+    """Gunicorn with the project's configuration; killed if it does not stop by itself."""
+    port = free_port()
+    environment = os.environ | {"PORT": str(port), "LOG_FORMAT": "json"}
+    environment |= {name: str(value) for name, value in variables.items()}
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "--config", "gunicorn_config.py"],
+            cwd=ROOT,
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    service = Service(process, f"http://127.0.0.1:{port}", output)
+    try:
+        started = "Application startup complete"
+        workers = int(environment["WEB_CONCURRENCY"])
+        await wait_until(
+            lambda: process.poll() is not None or len(service.messages(started)) == workers,
+            "all workers",
+        )
+        assert process.poll() is None, output.read_text()
+        yield service
+    finally:
+        process.terminate()
+        try:
+            process.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            for pid in [*service.workers, process.pid]:
+                os.kill(pid, signal.SIGKILL)
+            raise
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])

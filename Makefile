@@ -22,7 +22,7 @@ test: .venv/dev ## Run all tests, on MariaDB and on SQLite
 	@$(BIN)/python -m pytest
 
 test-browser: .venv/dev ## Look at /docs with headless Chromium, which must be installed
-	@$(BIN)/python -m pytest tests/browser
+	@$(BIN)/python -m pytest --override-ini=addopts=-ra tests/browser
 
 lint: .venv/dev ## Check format, lint, types and the direction of imports
 	@$(BIN)/ruff format --check --quiet . || { echo "Run: make format"; exit 1; }

@@ -1,14 +1,13 @@
 """The whole service on one screen."""
 
 from fastapi import FastAPI
-from fastapi_swagger import patch_fastapi
 
 from app.errors import add_error_handlers
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.request import RequestMiddleware
 from app.openapi import document_problems
 from app.resources import open_resources
-from app.routers import authors, books, health, rankings
+from app.routers import authors, books, docs, health, rankings
 from app.settings import Settings, read_settings
 
 
@@ -33,6 +32,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(authors.router)
     app.include_router(rankings.router)
     app.include_router(health.router)
-    patch_fastapi(app)  # /docs with the assets of its package: it works offline
+    app.include_router(docs.router)
+    app.mount("/docs/assets", docs.assets)
     document_problems(app)
     return app

@@ -21,6 +21,7 @@ from app.catalogue import import_catalogue
 from app.database import create_engine
 from app.models import Book
 from app.servers.private import ServerUnavailable, embedded_valkey, private_mariadb
+from app.servers.process import end_with_us
 from app.settings import Settings, Sources, read_settings
 
 ROOT = Path(__file__).parent.parent
@@ -60,7 +61,7 @@ def serve(*, reload: bool, mariadb: bool) -> None:
     except ServerUnavailable as error:
         raise SystemExit(str(error)) from None
     except OSError as error:
-        raise SystemExit(f"{error.filename or 'The system'}: {error.strerror}") from None
+        raise SystemExit(f"Cannot write to {error.filename}: {error.strerror}") from None
     except SQLAlchemyError as error:
         raise SystemExit(f"The database failed: {getattr(error, 'orig', error)}") from None
     raise SystemExit(code)
@@ -136,7 +137,9 @@ def _uvicorn(settings: Settings) -> list[str]:
 
 def _run(command: list[str]) -> int:
     # Its own session: Ctrl-C reaches only us, and we stop it as gently as a supervisor would.
-    service = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, start_new_session=True)
+    service = subprocess.Popen(
+        [*end_with_us(), sys.executable, "-m", *command], cwd=ROOT, start_new_session=True
+    )
     try:
         return service.wait()
     except KeyboardInterrupt:

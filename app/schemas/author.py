@@ -12,8 +12,8 @@ AuthorName = Annotated[str, Field(min_length=1, max_length=300, examples=["Ursul
 class AuthorRef(BaseModel):
     """An author as part of a book."""
 
-    id: int
-    name: str
+    id: int = Field(examples=[12])
+    name: str = Field(examples=["Mary Shelley"])
 
 
 class AuthorRead(BaseModel):

@@ -16,7 +16,9 @@ After = Annotated[
 
 class Page(BaseModel, Generic[T]):
     items: list[T]
-    next: str | None = Field(description="Cursor of the next page; null on the last one")
+    next: str | None = Field(
+        description="Cursor of the next page; null on the last one", examples=["WyJpZCIsMjBd"]
+    )
 
 
 def encode_cursor(*place: str | float | None) -> str:

@@ -4,8 +4,8 @@ from app.schemas.book import BookRead
 
 
 class RankedBook(BaseModel):
-    rank: int
-    score: float = Field(description="Bayesian average of its ratings, 1 to 5")
+    rank: int = Field(examples=[1])
+    score: float = Field(description="Bayesian average of its ratings, 1 to 5", examples=[4.12])
     book: BookRead
 
 

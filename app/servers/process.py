@@ -45,7 +45,7 @@ class Server:
             raise RuntimeError("servers are started from the main thread")
         start_of_log = os.fstat(self.log.fileno()).st_size
         self.process = subprocess.Popen(
-            [*_end_with_us(), *self.command],
+            [*end_with_us(), *self.command],
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=self.log,
@@ -131,8 +131,8 @@ def _lock(log: BinaryIO) -> None:
         time.sleep(0.05)
 
 
-def _end_with_us() -> list[str]:
-    """On Linux the kernel sends SIGTERM to a server when we die, be it by kill -9."""
+def end_with_us() -> list[str]:
+    """Before a command: on Linux the kernel sends it SIGTERM when we die, be it by kill -9."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM"] if setpriv else []
 

@@ -1,0 +1,105 @@
+import re
+from typing import Any
+
+import httpx2
+import pytest
+
+REFUSALS = {"422", "500", "503", "504"}
+
+
+@pytest.fixture
+async def document(client: httpx2.AsyncClient) -> dict[str, Any]:
+    document: dict[str, Any] = (await client.get("/openapi.json")).json()
+    return document
+
+
+def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [operation for path in document["paths"].values() for operation in path.values()]
+
+
+async def test_operation_ids_read_as_verb_and_noun(document: dict[str, Any]):
+    assert sorted(operation["operationId"] for operation in operations(document)) == [
+        "create_author",
+        "create_book",
+        "delete_author",
+        "delete_book",
+        "get_author",
+        "get_authors",
+        "get_book",
+        "get_book_ranking",
+        "get_books",
+        "get_health",
+        "get_readiness",
+        "update_author",
+        "update_book",
+    ]
+
+
+async def test_every_error_is_documented_as_a_problem(document: dict[str, Any]):
+    for operation in operations(document):
+        errors = {code: r for code, r in operation["responses"].items() if code >= "400"}
+
+        assert errors.keys() >= REFUSALS, operation["operationId"]
+        for response in errors.values():
+            assert response["content"] == {
+                "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+            }
+    assert {"HTTPValidationError", "ValidationError"}.isdisjoint(document["components"]["schemas"])
+
+
+async def test_writes_document_what_they_refuse(document: dict[str, Any]):
+    update = document["paths"]["/v1/books/{book_id}"]["patch"]
+
+    assert update["responses"].keys() == {"200", "401", "404", "409", "412", "413", *REFUSALS}
+    assert update["security"] == [{"APIKeyHeader": []}]
+    assert "If-Match" in [parameter["name"] for parameter in update["parameters"]]
+
+
+async def test_every_schema_has_an_example(document: dict[str, Any]):
+    schemas = document["components"]["schemas"]
+
+    def has_example(schema: dict[str, Any]) -> bool:
+        if "$ref" in schema:
+            return has_example(schemas[schema["$ref"].removeprefix("#/components/schemas/")])
+        return "examples" in schema or any(
+            has_example(field.get("items", field)) for field in schema.get("properties", {}).values()
+        )
+
+    assert [name for name, schema in schemas.items() if not has_example(schema)] == []
+
+
+async def test_every_reference_leads_somewhere(document: dict[str, Any]):
+    references: list[str] = []
+
+    def collect(node: Any) -> None:
+        if isinstance(node, dict):
+            references.extend([node["$ref"]] if "$ref" in node else [])
+            node = list(node.values())
+        if isinstance(node, list):
+            for part in node:
+                collect(part)
+
+    collect(document)
+
+    schemas = document["components"]["schemas"]
+    assert {reference.removeprefix("#/components/schemas/") for reference in references} <= (
+        schemas.keys()
+    )
+
+
+async def test_docs_page_uses_only_what_the_service_serves(client: httpx2.AsyncClient):
+    page = await client.get("/docs")
+    assets = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    answers = [await client.get(f"/{asset}") for asset in assets]
+
+    assert page.status_code == 200
+    assert "://" not in page.text
+    assert len(assets) == 3
+    assert [answer.status_code for answer in answers] == 3 * [200]
+    assert sum(len(answer.content) for answer in answers) > 1_000_000
+
+
+async def test_root_leads_to_the_docs(client: httpx2.AsyncClient):
+    answer = await client.get("/")
+
+    assert (answer.status_code, answer.headers["Location"]) == (307, "docs")

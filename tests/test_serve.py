@@ -1,0 +1,153 @@
+"""`make run` from the inside: a copy of the project, its own servers, real signals."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.process import ROOT, Service, free_port, wait_until
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Where a run leaves its data: not in the developer's own `var`."""
+    folder = tmp_path / "checkout"
+    for name in ("app", "data", "migrations"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "gunicorn_config.py", folder)
+    return folder
+
+
+def serve(checkout: Path, *options: str, **variables: Any) -> subprocess.Popen[bytes]:
+    environment = {"PORT": str(free_port()), "LOG_FORMAT": "json", "WEB_CONCURRENCY": "2"}
+    environment |= {name: str(value) for name, value in variables.items()}
+    with (checkout / "log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "app", "serve", *options],
+            cwd=checkout,
+            env=os.environ | environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+@asynccontextmanager
+async def served(checkout: Path, *options: str) -> AsyncIterator[Service]:
+    port = free_port()
+    process = serve(checkout, *options, PORT=port)
+    service = Service(process, f"http://127.0.0.1:{port}", checkout / "log")
+    try:
+        await service.wait_for("Application startup complete")
+        yield service
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            await wait_until(lambda: process.poll() is not None, "the end")
+
+
+def processes_of(checkout: Path) -> list[str]:
+    """The command lines of all processes that run in this folder or name it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if str(checkout) in f"{command} {(process / 'cwd').readlink()}":
+                found.append(command)
+        except OSError:
+            continue  # it has ended, or is none of ours
+    return found
+
+
+async def test_first_run_brings_everything_and_ctrl_c_leaves_nothing(checkout: Path):
+    async with served(checkout) as service, httpx2.AsyncClient(base_url=service.url) as client:
+        page = (await client.get("/v1/books", params={"limit": 100})).json()
+        ready = (await client.get("/health/ready")).json()
+        running = processes_of(checkout)
+        service.signal(signal.SIGINT)
+        await wait_until(lambda: service.process.poll() is not None, "the end")
+
+    output = service.output.read_text()
+    assert (len(page["items"]), page["next"] is None) == (100, False)
+    assert ready == {"status": "ready", "database": "ok", "redis": "ok"}
+    assert f"SQLite in {checkout}/var/books.db" in output
+    assert "200 books of classics.csv" in output
+    assert f"{service.url}/docs" in output
+    assert "Ctrl-C" in output
+    assert "Traceback" not in output
+    assert service.process.returncode == 0
+    assert len(running) >= 4  # this command, Gunicorn, its workers and Valkey
+    assert processes_of(checkout) == []
+
+
+async def test_second_run_keeps_the_data(checkout: Path):
+    headers = {"X-API-Key": "development-key"}
+    async with served(checkout) as service, httpx2.AsyncClient(base_url=service.url) as client:
+        await client.patch("/v1/books/1", json={"title": "Changed"}, headers=headers)
+    async with served(checkout) as service, httpx2.AsyncClient(base_url=service.url) as client:
+        book = (await client.get("/v1/books/1")).json()
+
+    assert book["title"] == "Changed"
+    assert "Catalogue" not in service.output.read_text()
+
+
+async def test_killed_run_takes_its_servers_along(checkout: Path):
+    async with served(checkout) as service:
+        service.process.kill()
+        service.process.wait()
+        await wait_until(lambda: processes_of(checkout) == [], "the end of all of them")
+
+
+async def test_reload_serves_a_change_of_the_source(checkout: Path):
+    async with (
+        served(checkout, "--reload") as service,
+        httpx2.AsyncClient(base_url=service.url) as client,
+    ):
+        main = checkout / "app" / "main.py"
+        main.write_text(main.read_text().replace('title="Books"', 'title="Changed"'))
+        await service.wait_for("Application startup complete", 2)
+        document = (await client.get("/openapi.json")).json()
+
+    assert document["info"]["title"] == "Changed"
+    assert processes_of(checkout) == []
+
+
+def test_taken_port_is_one_clear_line(checkout: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = serve(checkout, PORT=port)
+
+        assert process.wait(30) == 1
+    assert (checkout / "log").read_text().splitlines() == [
+        f"Cannot listen on 127.0.0.1:{port}: Address already in use. "
+        "Set PORT or BIND to something else, for example: make run PORT=8001"
+    ]
+    assert processes_of(checkout) == []
+
+
+def test_folder_that_cannot_be_made_is_one_clear_line(checkout: Path):
+    (checkout / "var").write_text("a file where the folder should be")
+
+    process = serve(checkout)
+
+    assert process.wait(30) == 1
+    assert (checkout / "log").read_text() == f"Cannot write to {checkout}/var: File exists\n"
+
+
+
+def test_production_brings_its_own_servers_or_does_not_start(checkout: Path):
+    process = serve(checkout, ENVIRONMENT="production")
+
+    assert process.wait(30) == 1
+    lines = (checkout / "log").read_text().splitlines()
+    assert lines[0] == "The settings are not usable:"
+    assert [line.split(":")[0].strip() for line in lines[1:]] == ["DATABASE_URL", "REDIS_URL"]

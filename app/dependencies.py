@@ -80,7 +80,8 @@ async def require_editor(
 
 async def read_if_match(
     if_match: Annotated[
-        str | None, Header(alias="If-Match", description='Change only this version, for example `"3"`')
+        str | None,
+        Header(alias="If-Match", description='Change only this version, for example `"3"`'),
     ] = None,
 ) -> ExpectedVersions:
     """The versions of `If-Match` (RFC 9110, 13.1.1); a tag that is not ours matches nothing."""

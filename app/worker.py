@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from gunicorn.arbiter import Arbiter
@@ -37,8 +38,11 @@ class DrainingServer(Server):
         self.lifespan.state["draining"] = True
         if self.config.callback_notify is not None:
             await self.config.callback_notify()  # Gunicorn's clock starts anew
+        waiting = [client for listener in sockets or [] for client in _accept_all(listener)]
         for server in self.servers:
             server.close()  # uvloop closes the file descriptors of `sockets` as well
+        for client in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, client)
         self.server_state.default_headers.append((b"connection", b"close"))
         log.info("Draining %d connections", len(self.server_state.connections))
         deadline = time.monotonic() + DRAIN
@@ -49,6 +53,23 @@ class DrainingServer(Server):
         # The signal has done its work. Raised again, as uvicorn does, it would end this
         # process before its exit handlers, and Gunicorn would report a killed worker.
         self._captured_signals.clear()
+
+    def _protocol(self) -> asyncio.Protocol:
+        factory: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = factory(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
+
+
+def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
+    """The clients that the kernel has let in already: closing the listener would reset them."""
+    while True:
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            return
+        yield client
 
 
 class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no types

@@ -62,7 +62,8 @@ async def test_every_schema_has_an_example(document: dict[str, Any]):
         if "$ref" in schema:
             return has_example(schemas[schema["$ref"].removeprefix("#/components/schemas/")])
         return "examples" in schema or any(
-            has_example(field.get("items", field)) for field in schema.get("properties", {}).values()
+            has_example(field.get("items", field))
+            for field in schema.get("properties", {}).values()
         )
 
     assert [name for name, schema in schemas.items() if not has_example(schema)] == []

@@ -143,7 +143,6 @@ def test_folder_that_cannot_be_made_is_one_clear_line(checkout: Path):
     assert (checkout / "log").read_text() == f"Cannot write to {checkout}/var: File exists\n"
 
 
-
 def test_production_brings_its_own_servers_or_does_not_start(checkout: Path):
     process = serve(checkout, ENVIRONMENT="production")
 

@@ -1,17 +1,21 @@
 """Gunicorn's configuration; what differs between machines comes from the settings."""
 
 import asyncio
+import gc
 import os
 
 from gunicorn.arbiter import Arbiter
 from sqlalchemy.exc import SQLAlchemyError
 
+# Imported before the fork, which opens nothing: workers share the memory of all modules and
+# start at once. SIGHUP brings new settings to new workers; new code needs a restart.
+import app.main
 from app.budget import connection_budget
 from app.settings import read_settings
 
 settings = read_settings()
 
-wsgi_app = "app.main:create_app()"
+wsgi_app = f"{app.main.__name__}:create_app()"
 worker_class = "app.worker.Worker"
 logger_class = "app.worker.WorkerLogger"
 
@@ -39,3 +43,9 @@ def on_starting(server: Arbiter) -> None:
         return
     if budget and not budget.fits:
         raise SystemExit(f"Too many connections: {budget}")
+
+
+def when_ready(server: Arbiter) -> None:
+    # The garbage collector writes to what it visits; what is frozen stays shared.
+    gc.collect()
+    gc.freeze()

@@ -4,16 +4,13 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
 
 from app.isbn import isbn13_of_isbn10
 from app.schemas.author import AuthorName
 from app.schemas.book import Language, Year
-
-if TYPE_CHECKING:
-    import _csv
 
 
 class WrongShape(Exception):
@@ -57,7 +54,8 @@ def read_goodbooks(path: Path) -> list[GoodRow | BadRow]:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise WrongShape(f"{path} is not UTF-8 text (byte {error.start})") from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    lines = io.StringIO(text, newline="").readlines()
+    reader = csv.reader(lines, strict=True)
     try:
         header = next(reader, [])
     except csv.Error as error:
@@ -67,21 +65,23 @@ def read_goodbooks(path: Path) -> list[GoodRow | BadRow]:
             f"{path} is not in the goodbooks format: its first line lacks "
             f"the columns {', '.join(missing)}"
         )
-    return list(_read_rows(reader, header))
+    return list(_read_rows(lines, reader.line_num, header))
 
 
-def _read_rows(reader: "_csv.Reader", header: list[str]) -> Iterator[GoodRow | BadRow]:
-    while True:
-        line = reader.line_num + 1
+def _read_rows(lines: list[str], done: int, header: list[str]) -> Iterator[GoodRow | BadRow]:
+    while done < len(lines):
+        reader = csv.reader(lines[done:], strict=True)
+        line = done + 1
         try:
-            cells = next(reader)
-        except StopIteration:
+            for cells in reader:
+                if cells:
+                    yield _read_row(line, header, cells)
+                line = done + reader.line_num + 1
             return
         except csv.Error as error:
             yield BadRow(line, str(error))
-            continue
-        if cells:
-            yield _read_row(line, header, cells)
+        # A quote that nobody closed took the next rows along: go on after its first line.
+        done = line
 
 
 def _read_row(line: int, header: list[str], cells: list[str]) -> GoodRow | BadRow:

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -16,6 +15,7 @@ import orjson
 
 from app.settings import LogSettings
 
+STDOUT = 1
 MAX_WAITING = 10_000  # lines; above it they are dropped and counted
 MAX_WRITE = 4096  # bytes; a pipe takes that much without mixing in another worker's lines
 BATCH_DELAY = 0.01  # s; lines that arrive meanwhile are written together
@@ -32,14 +32,17 @@ Line = dict[str, Any]
 
 
 class Output:
-    """Lines on stdout: written at once, or by a thread between `start` and `stop`.
+    """Lines on a file descriptor: written at once, or by a thread between `start` and `stop`.
 
     A reader that stalls blocks whoever writes to the pipe. The event loop must never be
     that one, so its lines wait in a bounded queue.
     """
 
-    def __init__(self, render: Callable[[Line], bytes], lowest: int = logging.INFO) -> None:
+    def __init__(
+        self, render: Callable[[Line], bytes], lowest: int = logging.INFO, fd: int = STDOUT
+    ) -> None:
         self.render = render
+        self.fd = fd
         self.lowest = lowest
         self.dropped = 0
         self._waiting: deque[Line] = deque()
@@ -53,7 +56,7 @@ class Output:
         name = logging.getLevelName(level)
         line = {"time": time.time(), "level": name, "message": message, **fields}
         if self._thread is None:
-            _write(self.render(line))
+            self._write(self.render(line))
         elif len(self._waiting) >= MAX_WAITING:
             self.dropped += 1
         else:
@@ -91,10 +94,15 @@ class Output:
         while self._waiting:
             line = self.render(self._waiting.popleft())
             if len(batch) + len(line) > MAX_WRITE:
-                _write(batch)
+                self._write(batch)
                 batch = b""
             batch += line
-        _write(batch)
+        self._write(batch)
+
+    def _write(self, data: bytes) -> None:
+        # Whoever read our lines may be gone: the service goes on without them.
+        with contextlib.suppress(OSError):
+            os.write(self.fd, data)
 
 
 class LineHandler(logging.Handler):
@@ -154,15 +162,9 @@ def render_console(line: Line) -> bytes:
 
 
 def _is_console(settings: LogSettings) -> bool:
-    return settings.format == "console" or (settings.format == "auto" and sys.stdout.isatty())
+    return settings.format == "console" or (settings.format == "auto" and os.isatty(STDOUT))
 
 
 def _timestamp(seconds: float) -> str:
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _write(data: bytes) -> None:
-    # Whoever read our lines may be gone: the service goes on without them.
-    with contextlib.suppress(OSError):
-        os.write(sys.stdout.fileno(), data)

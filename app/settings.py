@@ -1,29 +1,67 @@
 """Every knob of the service, read from the environment, `.env` and secret files."""
 
-from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from redis.asyncio.connection import parse_url
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from app.cpus import available_cpus
 
 DEVELOPMENT_KEY = "development-key"
 MIN_SECRET_LENGTH = 24
+# Not `mysql+asyncmy`: that dialect leaves out the collation of our tables.
+DRIVERS = ("mariadb+asyncmy", "sqlite+aiosqlite")
 
+
+def _database_url(secret: SecretStr) -> SecretStr:
+    try:
+        driver = make_url(secret.get_secret_value()).drivername
+    except (ArgumentError, ValueError):
+        driver = None
+    if driver not in DRIVERS:
+        starts = " or ".join(f"{driver}://" for driver in DRIVERS)
+        raise PydanticCustomError("url", f"is not a URL that starts with {starts}")
+    return secret
+
+
+def _redis_url(secret: SecretStr) -> SecretStr:
+    try:
+        parse_url(secret.get_secret_value())
+    except ValueError:
+        raise PydanticCustomError(
+            "url",
+            "is not a redis://, rediss:// or unix:// URL; "
+            "percent-encode what is special in its password, or set REDIS_PASSWORD",
+        ) from None
+    return secret
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
+RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
 class DatabaseSettings(BaseModel):
-    url: SecretStr = Field(description="SQLAlchemy URL of the primary database")
-    read_url: SecretStr | None = Field(None, description="URL of a replica for reads")
+    url: DatabaseUrl = Field(description="SQLAlchemy URL of the primary database")
+    read_url: DatabaseUrl | None = Field(None, description="URL of a replica for reads")
     password: SecretStr | None = Field(None, description="Password put into both URLs")
     pool_size: int = Field(20, ge=2, description="Connections a worker keeps, reads and writes")
     max_overflow: Count = Field(40, description="Connections it may open above that, for a burst")
@@ -36,8 +74,8 @@ class DatabaseSettings(BaseModel):
 
 
 class RedisSettings(BaseModel):
-    url: SecretStr = Field(description="URL of the Redis or Valkey server")
-    password: SecretStr | None = Field(None, description="Password for that server")
+    url: RedisUrl = Field(description="URL of the Redis or Valkey server")
+    password: SecretStr | None = Field(None, description="Password, where that URL has none")
     max_connections: int = Field(50, ge=1, description="Connections a worker may open")
     pool_timeout: Seconds = Field(0.5, description="Longest wait for a free connection, s")
     timeout: Seconds = Field(0.2, description="Longest wait for a connect or an answer, s")
@@ -122,24 +160,30 @@ class Settings(Sources):
     log: LogSettings = Field(default_factory=LogSettings)
     api: ApiSettings = Field(default_factory=ApiSettings)
 
-    @model_validator(mode="after")
-    def refuse_what_production_must_not_have(self) -> Self:
-        if self.environment == "production" and (faults := list(self._production_faults())):
-            raise ValueError("\n".join(faults))
-        return self
-
-    def _production_faults(self) -> Iterator[str]:
-        key = self.api.key.get_secret_value()
-        if key == DEVELOPMENT_KEY or len(key) < MIN_SECRET_LENGTH:
-            yield (
-                f"API_KEY: production needs a secret of at least {MIN_SECRET_LENGTH} characters; "
-                "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
-            )
-        if "*" in self.forwarded_allow_ips:
-            yield (
+    # Each field on its own, so that one start names all that is wrong.
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def refuse_forged_addresses(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("environment") == "production" and "*" in value:
+            raise PydanticCustomError(
+                "production",
                 "FORWARDED_ALLOW_IPS: `*` lets every client forge its address; "
-                "name the proxy's address or network, for example 10.0.0.0/24"
+                "name the proxy's address or network, for example 10.0.0.0/24",
             )
+        return value
+
+    @field_validator("api")
+    @classmethod
+    def refuse_a_weak_key(cls, value: ApiSettings, info: ValidationInfo) -> ApiSettings:
+        key = value.key.get_secret_value()
+        weak = key == DEVELOPMENT_KEY or len(key) < MIN_SECRET_LENGTH
+        if info.data.get("environment") == "production" and weak:
+            raise PydanticCustomError(
+                "production",
+                f"API_KEY: production needs a secret of at least {MIN_SECRET_LENGTH} characters; "
+                "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+            )
+        return value
 
 
 def read_settings() -> Settings:
@@ -147,15 +191,17 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        lines = [line for fault in error.errors() for line in _explain(fault)]
+        lines = [f"  {_explain(fault)}" for fault in error.errors()]
         raise SystemExit("\n".join(["The settings are not usable:", *lines])) from None
+    except (ValueError, OSError) as error:  # a file of them that cannot be read
+        raise SystemExit(f"The settings cannot be read: {error}") from None
 
 
-def _explain(fault: ErrorDetails) -> list[str]:
-    if fault["type"] == "value_error" and not fault["loc"]:
-        return [f"  {line}" for line in str(fault["ctx"]["error"]).splitlines()]
+def _explain(fault: ErrorDetails) -> str:
+    name = "_".join(map(str, fault["loc"])).upper()
+    if fault["type"] == "production":
+        return fault["msg"]
     if fault["type"] == "missing":
         # A group without any variable is reported as a whole; both groups require their URL.
-        name = "_".join(map(str, [*fault["loc"], "url"][:2])).upper()
-        return [f"  {name}: is not set; see docs/settings.md"]
-    return [f"  {'_'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"]
+        return f"{name.removesuffix('_URL')}_URL: is not set; see docs/settings.md"
+    return f"{name}: {fault['msg']}"

@@ -5,12 +5,13 @@ import os
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import URL, delete, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.types import Receive, Scope, Send
@@ -134,16 +135,22 @@ async def resources(settings: Settings) -> AsyncIterator[Resources]:
                 await session.execute(delete(model))
 
 
-@pytest.fixture
-async def client(settings: Settings, resources: Resources) -> AsyncIterator[httpx2.AsyncClient]:
-    """An anonymous client of the whole application, without a socket in between."""
-    app = create_app(settings)
+@asynccontextmanager
+async def client_of(app: FastAPI, resources: Resources) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client without a socket in between; `ASGITransport` runs no lifespan."""
 
     async def running_app(scope: Scope, receive: Receive, send: Send) -> None:
         await app({**scope, "state": dict(resources)}, receive, send)
 
     transport = httpx2.ASGITransport(running_app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+@pytest.fixture
+async def client(settings: Settings, resources: Resources) -> AsyncIterator[httpx2.AsyncClient]:
+    """An anonymous client of the whole application."""
+    async with client_of(create_app(settings), resources) as client:
         yield client
 
 

@@ -59,14 +59,16 @@ async def test_read_sees_what_was_committed_meanwhile(
     "sessions", [{"pool_size": 2, "max_overflow": 0, "pool_timeout": 0.05}], indirect=True
 )
 async def test_connections_return_to_the_pool_when_a_request_is_cancelled(sessions: Sessions):
-    async def hold() -> None:
+    async def hold(held: asyncio.Event) -> None:
         async with sessions.read() as session:
             await session.execute(text("SELECT 1"))
+            held.set()
             await asyncio.Event().wait()
 
     for _ in range(5):
-        task = asyncio.create_task(hold())
-        await asyncio.sleep(0)
+        held = asyncio.Event()
+        task = asyncio.create_task(hold(held))
+        await held.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 

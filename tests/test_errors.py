@@ -1,16 +1,14 @@
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import httpx2
 import pytest
-from fastapi import FastAPI
-from starlette.types import Receive, Scope, Send
 
 from app.main import create_app
 from app.resources import Resources
 from app.settings import RequestSettings, Settings
 from tests.catalogue import Catalogue
+from tests.conftest import client_of
 
 
 def is_problem(answer: httpx2.Response, status: int) -> bool:
@@ -97,16 +95,6 @@ async def test_large_body_is_refused_with_and_without_a_length(
 
         assert is_problem(answer, 413)
         assert "1048576 bytes" in answer.json()["detail"]
-
-
-@asynccontextmanager
-async def client_of(app: FastAPI, resources: Resources) -> AsyncIterator[httpx2.AsyncClient]:
-    async def running_app(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, "state": dict(resources)}, receive, send)
-
-    transport = httpx2.ASGITransport(running_app)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
-        yield client
 
 
 async def test_what_nobody_caught_is_a_500_that_tells_no_secrets(

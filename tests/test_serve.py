@@ -149,4 +149,5 @@ def test_production_brings_its_own_servers_or_does_not_start(checkout: Path):
     assert process.wait(30) == 1
     lines = (checkout / "log").read_text().splitlines()
     assert lines[0] == "The settings are not usable:"
-    assert [line.split(":")[0].strip() for line in lines[1:]] == ["DATABASE_URL", "REDIS_URL"]
+    names = [line.split(":")[0].strip() for line in lines[1:]]
+    assert names == ["DATABASE_URL", "REDIS_URL", "API_KEY"]

@@ -1,0 +1,377 @@
+import csv
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import func, select
+
+from app.catalogue import BATCH, Imported, import_catalogue
+from app.goodbooks import BadRow, GoodRow, WrongShape, read_goodbooks
+from app.models import Book
+from app.resources import Resources
+from app.settings import Settings
+from tests.catalogue import Catalogue
+from tests.command import finish, run, start
+from tests.conftest import Servers
+from tests.goodbooks import COLUMNS, write_goodbooks
+from tests.process import ROOT
+
+SAMPLE = ROOT / "data" / "classics.csv"
+HEADER = ",".join(COLUMNS)
+sqlite_only = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+
+ImportFile = Callable[[Path], Awaitable[Imported]]
+ImportRows = Callable[..., Awaitable[Imported]]
+
+
+@pytest.fixture
+def import_file(settings: Settings, resources: Resources) -> ImportFile:
+    return lambda path: import_catalogue(settings.database, path, lambda done, total: None)
+
+
+@pytest.fixture
+def import_rows(import_file: ImportFile, tmp_path: Path) -> ImportRows:
+    """Imports a file with these rows below its header."""
+    return lambda *rows: import_file(write_goodbooks(tmp_path / "books.csv", *rows))
+
+
+@pytest.fixture
+def environment(database_url: str, servers: Servers) -> dict[str, str]:
+    return {"DATABASE_URL": database_url, "REDIS_URL": servers.valkey.url}
+
+
+def names(book: dict[str, Any]) -> list[str]:
+    return [author["name"] for author in book["authors"]]
+
+
+async def test_sample_is_imported_as_the_file_has_it(import_file: ImportFile, catalogue: Catalogue):
+    with SAMPLE.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+
+    imported = await import_file(SAMPLE)
+
+    books = await catalogue.walk("/v1/books", limit=100)
+    assert imported == Imported(added=200, known=0, refused=[])
+    assert len(books) == len(rows) == 200
+    for book, row in zip(books, rows, strict=True):
+        year, language = row["original_publication_year"], row["language_code"]
+        assert book["title"] == row["title"]
+        assert names(book) == row["authors"].split(", ")
+        assert book["published_year"] == (float(year) if year else None)
+        assert book["language"] == (language or None)
+        assert book["average_rating"] == float(row["average_rating"])
+        assert book["ratings_count"] == int(row["ratings_count"])
+        assert (book["isbn13"] is None) == (row["isbn"] == "")
+        assert book["version"] == 1
+
+
+async def test_imported_books_are_found_by_search(
+    import_file: ImportFile, client: httpx2.AsyncClient
+):
+    await import_file(SAMPLE)
+
+    by_author = await client.get("/v1/books", params={"q": "bronte"})
+    by_both = await client.get("/v1/books", params={"q": "iliad homer"})
+
+    assert [book["title"] for book in by_author.json()["items"]] == [
+        "Jane Eyre",
+        "Wuthering Heights",
+        "The Tenant of Wildfell Hall",
+    ]
+    assert [book["title"] for book in by_both.json()["items"]] == ["The Iliad"]
+
+
+async def test_importing_again_changes_nothing(import_file: ImportFile, catalogue: Catalogue):
+    await import_file(SAMPLE)
+    first = (await catalogue.walk("/v1/books", limit=1))[0]
+    await catalogue.change(f"/v1/books/{first['id']}", title="Changed since", isbn13=None)
+    books = await catalogue.walk("/v1/books", limit=100)
+    authors = await catalogue.walk("/v1/authors", limit=100)
+
+    imported = await import_file(SAMPLE)
+
+    assert imported == Imported(added=0, known=200, refused=[])
+    assert books[0]["title"] == "Changed since"
+    assert await catalogue.walk("/v1/books", limit=100) == books
+    assert await catalogue.walk("/v1/authors", limit=100) == authors
+
+
+async def test_killed_import_goes_on_when_it_is_started_again(
+    environment: dict[str, str], resources: Resources, catalogue: Catalogue, tmp_path: Path
+):
+    authors = [f"Author {n % 7}, Author {n + 7}" for n in range(12 * BATCH)]
+    file = write_goodbooks(tmp_path / "books.csv", *({"authors": row} for row in authors))
+
+    async def stored() -> int:
+        async with resources["sessions"].read() as session:
+            return await session.scalar(select(func.count()).select_from(Book)) or 0
+
+    killed = start(tmp_path, "import-books", file, **environment)
+    while killed.poll() is None and not await stored():
+        pass
+    killed.kill()
+    code, _, _ = finish(killed)
+    before = await stored()
+    again, output, errors = run(tmp_path, "import-books", file, **environment)
+
+    assert code == -signal.SIGKILL
+    assert before in range(BATCH, 12 * BATCH, BATCH)
+    assert (again, errors) == (0, "")
+    assert f"{12 * BATCH - before} books added, {before} known already, 0 refused" in output
+    books = await catalogue.walk("/v1/books", limit=100)
+    assert [book["title"] for book in books] == [f"Book {n + 1}" for n in range(12 * BATCH)]
+    assert [", ".join(names(book)) for book in books] == authors
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("7,,A,1818.0,T,eng,4.12", "has 7 cells instead of 8"),
+        ("7,,A,1818.0,T,eng,4.12,9,", "has 9 cells instead of 8"),
+        (",,A,1818.0,T,eng,4.12,9", "goodreads_book_id"),
+        (f"{2**63},,A,1818.0,T,eng,4.12,9", "goodreads_book_id"),
+        ("7,,,1818.0,T,eng,4.12,9", "authors"),
+        ('7,,"A,,B",1818.0,T,eng,4.12,9', "authors"),
+        (f"7,,{'A' * 301},1818.0,T,eng,4.12,9", "authors"),
+        ("7,,A,soon,T,eng,4.12,9", "original_publication_year 'soon'"),
+        ("7,,A,1818.5,T,eng,4.12,9", "original_publication_year"),
+        ("7,,A,nan,T,eng,4.12,9", "original_publication_year"),
+        ("7,,A,10000.0,T,eng,4.12,9", "original_publication_year"),
+        ("7,,A,1818.0,,eng,4.12,9", "title"),
+        ('7,,A,1818.0," \n ",eng,4.12,9', "title"),
+        (f"7,,A,1818.0,{'T' * 501},eng,4.12,9", "title"),
+        ("7,,A,1818.0,T,mostly English,4.12,9", "language_code 'mostly English'"),
+        ("7,,A,1818.0,T,eng,7,9", "average_rating '7'"),
+        ("7,,A,1818.0,T,eng,-0.1,9", "average_rating"),
+        ("7,,A,1818.0,T,eng,nan,9", "average_rating"),
+        ("7,,A,1818.0,T,eng,,9", "average_rating"),
+        ("7,,A,1818.0,T,eng,4.12,-1", "ratings_count '-1'"),
+        (f"7,,A,1818.0,T,eng,4.12,{2**31}", "ratings_count"),
+        ("7,,A,soon,T,eng,7,9", "; average_rating '7'"),
+        ('7,,A,1818.0,"T,eng,4.12,9', "',' expected after '\"'"),
+        ('7,,A,1818.0,"T"x,eng,4.12,9', "',' expected after '\"'"),
+    ],
+)
+def test_bad_row_has_its_line_and_a_reason_and_stops_no_other(
+    tmp_path: Path, row: str, reason: str
+):
+    """The record before it takes two lines, and one after it has a quote."""
+    file = tmp_path / "books.csv"
+    two_lines = '1,,A,1818.0,"One\nbook",eng,4.12,9'
+    quoted = '2,,"A, B",1818.0,"Two, ""too""",eng,4.12,9'
+    rest = "3,,A,1818.0,Three,eng,4.12,9"
+    file.write_text("\n".join([HEADER, two_lines, row, quoted, rest]), "utf-8")
+
+    first, bad, *others = read_goodbooks(file)
+
+    assert isinstance(first, GoodRow)
+    assert isinstance(bad, BadRow)
+    assert (first.line, bad.line) == (2, 4)
+    assert reason in bad.reason
+    assert "\n" not in bad.reason
+    after = 5 + row.count("\n")
+    assert [(other.line, isinstance(other, GoodRow)) for other in others] == [
+        (after, True),
+        (after + 1, True),
+    ]
+
+
+def test_quote_that_is_never_closed_takes_no_row_along(tmp_path: Path):
+    """Not in a short file, and not in one that is longer than the longest cell."""
+    file = tmp_path / "books.csv"
+    count = 5000
+    rows = [f"{n},,A,1818.0,Title {n},eng,4.12,9" for n in range(count)]
+    rows[7] = '7,,A,1818.0,"Title 7,eng,4.12,9'
+    rows[-2] = f'{count - 2},,A,1818.0,"Title,eng,4.12,9'
+    file.write_text("\n".join([HEADER, *rows]), "utf-8")
+
+    read = read_goodbooks(file)
+
+    assert [row.line for row in read] == list(range(2, count + 2))
+    bad = [row for row in read if isinstance(row, BadRow)]
+    assert [row.line for row in bad] == [9, count]
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_line_ends_byte_order_mark_and_blank_lines_make_no_difference(
+    tmp_path: Path, line_end: str, encoding: str
+):
+    file = tmp_path / "books.csv"
+    lines = [HEADER, "1,,Zoë,,One,,4.12,9", "", "2,,Zoë,,Two,,4.12", "3,,Zoë,,Three,,4.12,9", ""]
+    file.write_bytes(line_end.join(lines).encode(encoding))
+
+    read = read_goodbooks(file)
+
+    assert [(row.line, type(row)) for row in read] == [(2, GoodRow), (4, BadRow), (5, GoodRow)]
+
+
+@sqlite_only
+async def test_refused_rows_are_printed_with_file_and_line(
+    environment: dict[str, str], catalogue: Catalogue, tmp_path: Path
+):
+    rows = [{"title": "Two\nlines"}, {"original_publication_year": "soon"}, {}, {"title": ""}]
+    file = write_goodbooks(tmp_path / "books.csv", *rows)
+
+    code, output, errors = run(tmp_path, "import-books", file.name, **environment)
+
+    assert code == 1
+    assert "2 books added, 0 known already, 2 refused" in output
+    reports = errors.splitlines()
+    assert len(reports) == 2
+    assert reports[0].startswith("books.csv:4: original_publication_year 'soon': ")
+    assert reports[1].startswith("books.csv:6: title '': ")
+    books = await catalogue.walk("/v1/books")
+    assert [book["title"] for book in books] == ["Two\nlines", "Book 3"]
+
+
+WRONG_SHAPES = {
+    "empty": b"",
+    "blank": b"\n\n",
+    "no header": b"7,,A,1818.0,T,eng,4.12,9\n",
+    "missing column": f"{HEADER}\n7,,A,1818.0,T,eng,4.12,9\n".replace("isbn,", "").encode(),
+    "no CSV": f'"{HEADER}\n7,,A,1818.0,T,eng,4.12,9\n'.encode(),
+    "Latin-1": f"{HEADER}\n7,,Zoë,1818.0,T,eng,4.12,9\n".encode("latin-1"),
+    "late Latin-1": f"{HEADER}\n".encode() + b"7,,A,1818.0,T,eng,4.12,9\n" * 5000 + b"\xe9",
+    "UTF-16": HEADER.encode("utf-16"),
+    "PNG": b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR",
+}
+
+
+@pytest.mark.parametrize("content", WRONG_SHAPES.values(), ids=WRONG_SHAPES)
+async def test_file_of_the_wrong_shape_is_refused_whole(
+    import_file: ImportFile, catalogue: Catalogue, tmp_path: Path, content: bytes
+):
+    file = tmp_path / "books.csv"
+    file.write_bytes(content)
+
+    with pytest.raises(WrongShape) as refusal:
+        await import_file(file)
+
+    assert str(refusal.value).startswith(f"{file} is not ")
+    assert "\n" not in str(refusal.value)
+    assert await catalogue.walk("/v1/books") == []
+    assert await catalogue.walk("/v1/authors") == []
+
+
+@sqlite_only
+@pytest.mark.parametrize("name", ["picture.png", "missing.csv", "folder"])
+def test_file_that_cannot_be_imported_is_one_clear_line(
+    environment: dict[str, str], tmp_path: Path, name: str
+):
+    (tmp_path / "picture.png").write_bytes(WRONG_SHAPES["PNG"])
+    (tmp_path / "folder").mkdir()
+
+    code, output, errors = run(tmp_path, "import-books", name, **environment)
+
+    assert (code, output.strip()) == (1, "")
+    assert len(errors.splitlines()) == 1
+    assert errors.startswith("Nothing was imported: ")
+    assert name in errors
+
+
+async def test_titles_are_in_any_script_and_years_may_be_before_christ(
+    import_rows: ImportRows, catalogue: Catalogue
+):
+    titles = ["紅樓夢", "ألف ليلة وليلة", "Война и мир", "महाभारत", "Ὀδύσσεια", "Faust 📚", "C:\\"]
+    rows = [{"title": title, "original_publication_year": "-750.0"} for title in titles]
+
+    await import_rows(*rows, {"title": " trimmed\t", "original_publication_year": ""})
+
+    books = await catalogue.walk("/v1/books")
+    assert [book["title"] for book in books] == [*titles, "trimmed"]
+    assert [book["published_year"] for book in books] == [-750] * len(titles) + [None]
+
+
+async def test_authors_are_in_order_and_each_is_there_once(
+    import_rows: ImportRows, catalogue: Catalogue
+):
+    await import_rows(
+        {"authors": "Terry Pratchett, Neil Gaiman"},
+        {"authors": "Neil Gaiman,Terry Pratchett,  Neil Gaiman "},
+    )
+
+    books = await catalogue.walk("/v1/books")
+    assert [names(book) for book in books] == [
+        ["Terry Pratchett", "Neil Gaiman"],
+        ["Neil Gaiman", "Terry Pratchett"],
+    ]
+    assert len(await catalogue.walk("/v1/authors")) == 2
+
+
+async def test_authors_are_the_same_by_code_point_only(
+    import_rows: ImportRows, catalogue: Catalogue
+):
+    composed, decomposed, small = "Zo\u00eb", "Zoe\u0308", "zo\u00eb"
+
+    await import_rows(
+        {"authors": f"{composed}, {decomposed}, {small}"},
+        {"authors": f"\u00a0{small} "},
+        {"authors": composed},
+        {"authors": decomposed},
+    )
+
+    authors = await catalogue.walk("/v1/authors")
+    books = await catalogue.walk("/v1/books")
+    assert {author["name"] for author in authors} == {composed, decomposed, small}
+    assert len(authors) == 3
+    assert [names(book) for book in books] == [
+        [composed, decomposed, small],
+        [small],
+        [composed],
+        [decomposed],
+    ]
+
+
+async def test_isbn13_comes_from_the_isbn10(import_rows: ImportRows, catalogue: Catalogue):
+    isbns = ["141439513", "0140390693", "14143984X", "141439514", "", "0"]
+
+    await import_rows(*({"isbn": isbn} for isbn in isbns))
+
+    assert [book["isbn13"] for book in await catalogue.walk("/v1/books")] == [
+        "9780141439518",
+        "9780140390698",
+        "9780141439846",
+        None,
+        None,
+        None,
+    ]
+
+
+async def test_isbn_of_another_book_is_refused_with_its_line(
+    import_rows: ImportRows, catalogue: Catalogue
+):
+    """Of one in the same batch, in an earlier batch, and one that an editor has added."""
+    await catalogue.add_book("An editor's", isbn13="9780141439846")
+    rows: list[dict[str, Any]] = [{} for _ in range(BATCH + 10)]
+    rows[1] = rows[5] = rows[-1] = {"isbn": "141439513"}
+    rows[7] = {"isbn": "14143984X"}
+
+    imported = await import_rows(*rows)
+
+    assert imported.added == BATCH + 7
+    assert imported.refused == [
+        BadRow(7, "another book has the ISBN 9780141439518"),
+        BadRow(9, "another book has the ISBN 9780141439846"),
+        BadRow(BATCH + 11, "another book has the ISBN 9780141439518"),
+    ]
+    books = await catalogue.walk("/v1/books", limit=100)
+    assert [book["title"] for book in books if book["isbn13"]] == ["An editor's", "Book 2"]
+
+
+async def test_book_that_the_file_repeats_is_taken_once(
+    import_rows: ImportRows, catalogue: Catalogue
+):
+    first: dict[str, Any] = {"goodreads_book_id": 7000, "isbn": "141439513"}
+    others: list[dict[str, Any]] = [{} for _ in range(BATCH)]
+
+    imported = await import_rows(first, first, *others, {**first, "title": "Later"})
+
+    assert imported == Imported(added=BATCH + 1, known=2, refused=[])
+    books = await catalogue.walk("/v1/books", limit=100)
+    assert [book["title"] for book in books] == ["Book 1"] + [
+        f"Book {n}" for n in range(3, BATCH + 3)
+    ]

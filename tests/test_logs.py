@@ -1,0 +1,89 @@
+import json
+import logging
+import os
+import re
+from typing import Any
+
+import pytest
+
+from app.logs import MAX_WAITING, Output, configure_logs, render_console, render_json, request_id
+from app.settings import LogSettings
+
+
+def printed(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+
+
+def test_library_lines_are_json_with_level_logger_and_request(capfd: pytest.CaptureFixture[str]):
+    configure_logs(LogSettings(format="json"))
+    token = request_id.set("abc")
+    try:
+        logging.getLogger("some.library").warning("%d left", 3, extra={"color": "red"})
+        logging.getLogger("some.library").debug("unseen")
+    finally:
+        request_id.reset(token)
+
+    [line] = printed(capfd)
+
+    assert line | {"time": ""} == {
+        "time": "",
+        "level": "WARNING",
+        "message": "3 left",
+        "logger": "some.library",
+        "color": "red",
+        "request_id": "abc",
+    }
+
+
+def test_exception_stays_on_one_line(capfd: pytest.CaptureFixture[str]):
+    configure_logs(LogSettings(format="json"))
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        logging.getLogger("app").exception("Broken")
+
+    [line] = printed(capfd)
+
+    assert "ValueError: two\nlines" in line["exception"]
+
+
+def test_pipe_gets_json_and_terminal_gets_colours():
+    assert configure_logs(LogSettings()).render is render_json
+    assert configure_logs(LogSettings(format="console")).render is render_console
+
+    line = render_console({"time": 0, "level": "ERROR", "message": "Broken", "status": 500})
+
+    plain = re.sub(rb"\x1b\[[\d;]*m", b"", line)
+    assert plain == b"00:00:00.000 ERROR   Broken status=500\n"
+
+
+def test_reader_that_stalls_blocks_nobody_and_drops_are_told():
+    reader, writer = os.pipe()
+    output = Output(render_json, fd=writer)
+    output.start()
+    for n in range(2 * MAX_WAITING):
+        output.write(logging.INFO, f"line {n}")
+    assert output.dropped > 0
+
+    received = b""
+    while b"log lines dropped" not in received:
+        received += os.read(reader, 65_536)
+    output.stop()
+    os.close(writer)
+    os.close(reader)
+
+    lines = [json.loads(line) for line in received.splitlines()]
+    warnings = [line["message"] for line in lines if line["level"] == "WARNING"]
+    assert sum(int(warning.split()[0]) for warning in warnings) == output.dropped
+    assert [line["message"] for line in lines][:2] == ["line 0", "line 1"]
+    assert len(lines) - len(warnings) == 2 * MAX_WAITING - output.dropped
+
+
+def test_what_was_logged_before_the_stop_is_written(capfd: pytest.CaptureFixture[str]):
+    output = Output(render_json)
+    output.start()
+    for n in range(100):
+        output.write(logging.INFO, f"line {n}")
+    output.stop()
+
+    assert [line["message"] for line in printed(capfd)] == [f"line {n}" for n in range(100)]

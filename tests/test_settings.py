@@ -1,0 +1,381 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.database import database_url as url_of
+from app.settings import Settings, read_settings
+from app.settings_table import settings_table
+from tests.command import run
+from tests.conftest import Servers
+from tests.process import ROOT, free_port
+
+ROWS = [row.strip("| ").split(" | ") for row in settings_table().splitlines()[2:]]
+NAMES = [name.strip("`") for name, _, _ in ROWS]
+NUMBERS = [name.strip("`") for name, default, _ in ROWS if re.fullmatch(r"`\d+(\.\d+)?`", default)]
+URLS = {"DATABASE_URL": "sqlite+aiosqlite:///books.db", "REDIS_URL": "redis://127.0.0.1"}
+PRODUCTION = {
+    "ENVIRONMENT": "production",
+    "API_KEY": "k" * 24,
+    "FORWARDED_ALLOW_IPS": "10.0.0.0/24,127.0.0.1",
+}
+sqlite_only = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty one to work in, with both URLs in the environment and no other setting."""
+    monkeypatch.chdir(tmp_path)
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in URLS.items():
+        monkeypatch.setenv(name, value)
+    return tmp_path
+
+
+@pytest.fixture
+def secrets(folder: Path) -> Path:
+    path = folder / "secrets"
+    path.mkdir()
+    return path
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
+    """The lines that say what is wrong with them."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as refusal:
+        read_settings()
+    heading, *lines = str(refusal.value).splitlines()
+    assert heading == "The settings are not usable:"
+    return [line.strip() for line in lines]
+
+
+def test_documentation_has_the_table_of_all_settings():
+    documented = (ROOT / "docs/settings.md").read_text("utf-8")
+
+    table = [line for line in documented.splitlines() if line.startswith("|")]
+
+    assert "\n".join(table) == settings_table(), "run: python -m app settings"
+
+
+def test_each_setting_has_its_meaning():
+    assert len(NAMES) == len(set(NAMES))
+    assert {"DATABASE_POOL_SIZE", "REDIS_URL", "WEB_MAX_REQUESTS_JITTER", "BIND"} <= set(NAMES)
+    assert [name for name, _, meaning in ROWS if meaning in {"", "None"}] == []
+
+
+def test_urls_are_enough():
+    settings = read_settings()
+
+    assert settings.environment == "development"
+    assert settings.database.pool_size == 20
+
+
+def test_environment_beats_dotenv_which_beats_a_secret_file(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, secrets: Path
+):
+    def pool_size() -> int:
+        return Settings(_secrets_dir=secrets).database.pool_size
+
+    (secrets / "DATABASE_POOL_SIZE").write_text("11")
+    of_secret = pool_size()
+    (folder / ".env").write_text("DATABASE_POOL_SIZE=12\n")
+    of_dotenv = pool_size()
+    monkeypatch.setenv("DATABASE_POOL_SIZE", "13")
+    of_environment = pool_size()
+    monkeypatch.setenv("DATABASE_POOL_SIZE", "")
+    of_empty_environment = pool_size()
+
+    assert (of_secret, of_dotenv, of_environment, of_empty_environment) == (11, 12, 13, 12)
+
+
+def test_settings_of_one_group_may_come_from_all_places(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, secrets: Path
+):
+    (secrets / "DATABASE_PASSWORD").write_text("secret")
+    (folder / ".env").write_text("DATABASE_MAX_OVERFLOW=3\n")
+    monkeypatch.setenv("DATABASE_POOL_SIZE", "13")
+
+    database = Settings(_secrets_dir=secrets).database
+
+    assert database.password is not None
+    assert database.password.get_secret_value() == "secret"
+    assert (database.max_overflow, database.pool_size) == (3, 13)
+
+
+@pytest.mark.parametrize("name", ["API_KEY", "api_key"])
+@pytest.mark.parametrize("content", ["the-key", "the-key\n", "the-key\r\n"])
+def test_line_end_of_a_secret_file_is_no_part_of_the_secret(secrets: Path, name: str, content: str):
+    (secrets / name).write_text(content)
+
+    settings = Settings(_secrets_dir=secrets)
+
+    assert settings.api.key.get_secret_value() == "the-key"
+
+
+def test_secrets_of_others_do_no_harm(secrets: Path):
+    """Kubernetes mounts a service account below /run/secrets."""
+    account = secrets / "kubernetes.io/serviceaccount"
+    account.mkdir(parents=True)
+    (account / "token").write_text("token")
+    (secrets / "web_unheard_of").write_text("x")
+
+    assert Settings(_secrets_dir=secrets).database.pool_size == 20
+
+
+def test_password_goes_into_both_database_urls(monkeypatch: pytest.MonkeyPatch):
+    password = "p@ss/w:rd%"
+    monkeypatch.setenv("DATABASE_URL", "mariadb+asyncmy://books:old@primary/books")
+    monkeypatch.setenv("DATABASE_READ_URL", "mariadb+asyncmy://books@replica/books")
+    monkeypatch.setenv("DATABASE_PASSWORD", password)
+
+    database = read_settings().database
+
+    write, read = url_of(database, "write"), url_of(database, "read")
+    assert (write.host, write.username, write.password) == ("primary", "books", password)
+    assert (read.host, read.username, read.password) == ("replica", "books", password)
+
+
+@pytest.mark.parametrize("missing", [["DATABASE_URL"], ["REDIS_URL"], [*URLS]])
+@pytest.mark.parametrize("others", [{}, {"DATABASE_POOL_SIZE": "5", "REDIS_TIMEOUT": "1"}], ids=len)
+def test_missing_url_is_named(
+    monkeypatch: pytest.MonkeyPatch, missing: list[str], others: dict[str, str]
+):
+    lines = refused(monkeypatch, **dict.fromkeys(missing, ""), **others)
+
+    assert lines == [f"{name}: is not set; see docs/settings.md" for name in missing]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_what_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch, name: str):
+    [line] = refused(monkeypatch, **{name: "many"})
+
+    assert line.startswith(f"{name}: Input should be a valid ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_POOL_SIZE", "1"),
+        ("DATABASE_POOL_TIMEOUT", "0"),
+        ("DATABASE_MAX_OVERFLOW", "-1"),
+        ("DATABASE_ECHO", "perhaps"),
+        ("REDIS_TIMEOUT", "-1"),
+        ("WEB_CONCURRENCY", "0"),
+        ("WEB_GRACEFUL_TIMEOUT", "5"),
+        ("PORT", "0"),
+        ("PORT", "65536"),
+        ("LOG_LEVEL", "LOUD"),
+        ("ENVIRONMENT", "prod"),
+    ],
+)
+def test_value_out_of_range_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str):
+    [line] = refused(monkeypatch, **{name: value})
+
+    assert line.startswith(f"{name}: Input should be ")
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_READ_URL"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "books",
+        "mysql://u:hunter2@h/books",
+        "mysql+asyncmy://u:hunter2@h/books",
+        "postgresql+asyncpg://u:hunter2@h/books",
+        "mariadb+asyncmy://u:hunter2@h:port/books",
+    ],
+)
+def test_url_of_a_database_that_is_not_supported_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, url: str
+):
+    lines = refused(monkeypatch, **{name: url})
+
+    assert lines == [
+        f"{name}: is not a URL that starts with mariadb+asyncmy:// or sqlite+aiosqlite://"
+    ]
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1", "http://h", "redis://:hun/ter2@h", "redis://h?db=x"])
+def test_url_that_is_not_of_redis_is_refused(monkeypatch: pytest.MonkeyPatch, url: str):
+    [line] = refused(monkeypatch, REDIS_URL=url)
+
+    assert line.startswith("REDIS_URL: is not a redis://, rediss:// or unix:// URL; ")
+    assert "hun" not in line
+
+
+@pytest.mark.parametrize("url", ["redis://h", "rediss://u:p@h:6380/1", "unix:///run/redis.sock"])
+def test_url_of_redis_is_accepted(monkeypatch: pytest.MonkeyPatch, url: str):
+    monkeypatch.setenv("REDIS_URL", url)
+
+    assert read_settings().redis.url.get_secret_value() == url
+
+
+def test_all_that_is_wrong_is_named_at_once_and_no_secret(monkeypatch: pytest.MonkeyPatch):
+    lines = refused(
+        monkeypatch,
+        DATABASE_URL="mariadb+asyncmy://books:hunter2@h/books",
+        DATABASE_PASSWORD="hunter2",
+        DATABASE_POOL_SIZE="many",
+        REDIS_URL="http://:hunter2@h",
+        REDIS_PASSWORD="hunter2",
+        API_KEY="hunter2",
+        ENVIRONMENT="production",
+        PORT="http",
+    )
+
+    names = [line.split(":")[0] for line in lines]
+    assert sorted(names) == ["API_KEY", "DATABASE_POOL_SIZE", "PORT", "REDIS_URL"]
+    assert "hunter2" not in "".join(lines)
+
+
+def test_group_that_is_set_as_a_whole_is_one_clear_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DATABASE", "hunter2")
+
+    with pytest.raises(SystemExit, match=r'^The settings cannot be read: .* "database"') as refusal:
+        read_settings()
+
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_dotenv_that_is_no_text_is_one_clear_line(folder: Path):
+    (folder / ".env").write_bytes(b"PORT=\xff\n")
+
+    with pytest.raises(SystemExit, match=r"^The settings cannot be read: .*utf-8"):
+        read_settings()
+
+
+def test_good_production_settings_are_accepted(monkeypatch: pytest.MonkeyPatch):
+    for name, value in PRODUCTION.items():
+        monkeypatch.setenv(name, value)
+
+    assert read_settings().environment == "production"
+
+
+@pytest.mark.parametrize("key", ["", "development-key", "k" * 23])
+def test_production_refuses_a_weak_key(monkeypatch: pytest.MonkeyPatch, key: str):
+    """An empty variable is the default, which is the development key."""
+    [line] = refused(monkeypatch, **PRODUCTION | {"API_KEY": key})
+
+    assert line.startswith("API_KEY: production needs a secret of at least 24 characters; make")
+    assert not key or key not in line
+
+
+@pytest.mark.parametrize("proxies", ["*", "10.0.0.1,*"])
+def test_production_refuses_addresses_that_anyone_forges(
+    monkeypatch: pytest.MonkeyPatch, proxies: str
+):
+    [line] = refused(monkeypatch, **PRODUCTION | {"FORWARDED_ALLOW_IPS": proxies})
+
+    assert line.startswith("FORWARDED_ALLOW_IPS: ")
+    assert "for example 10.0.0.0/24" in line
+
+
+def test_production_names_all_that_it_refuses_at_once(monkeypatch: pytest.MonkeyPatch):
+    lines = refused(
+        monkeypatch,
+        ENVIRONMENT="production",
+        FORWARDED_ALLOW_IPS="*",
+        DATABASE_URL="",
+        REDIS_URL="",
+    )
+
+    names = {line.split(":")[0] for line in lines}
+    assert names == {"API_KEY", "FORWARDED_ALLOW_IPS", "DATABASE_URL", "REDIS_URL"}
+
+
+def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DATABASE_URL", "mariadb+asyncmy://books:hunter2@primary/books")
+    monkeypatch.setenv("DATABASE_READ_URL", "mariadb+asyncmy://books:hunter2@replica/books")
+    monkeypatch.setenv("DATABASE_PASSWORD", "hunter2")
+    monkeypatch.setenv("REDIS_URL", "redis://:hunter2@h")
+    monkeypatch.setenv("REDIS_PASSWORD", "hunter2")
+    monkeypatch.setenv("API_KEY", "hunter2")
+
+    settings = read_settings()
+
+    for shown in (repr(settings), str(settings), settings.model_dump_json()):
+        assert "pool_size" in shown
+        assert "hunter2" not in shown
+
+
+@pytest.fixture
+def environment(database_url: str, servers: Servers) -> dict[str, Any]:
+    return {
+        "DATABASE_URL": database_url,
+        "DATABASE_POOL_SIZE": 5,
+        "REDIS_URL": servers.valkey.url,
+        "WEB_CONCURRENCY": 1,
+    }
+
+
+def check(folder: Path, environment: dict[str, Any]) -> tuple[int, dict[str, str]]:
+    """The exit code of `python -m app check`, and what it says of each check."""
+    code, output, errors = run(folder, "check", **environment)
+    assert errors == ""
+    assert "hunter2" not in output
+    rows = [row.strip("│ \n").split("│") for row in output.splitlines() if row.startswith("│")]
+    return code, {name.strip(): f"{result.strip()}: {detail}" for name, result, detail in rows}
+
+
+def test_check_of_what_is_ready_is_ok(folder: Path, environment: dict[str, Any]):
+    code, findings = check(folder, environment)
+
+    assert code == 0
+    assert findings.keys() == {"settings", "database", "redis", "schema", "connections"}
+    assert [name for name, finding in findings.items() if not finding.startswith("ok: ")] == []
+
+
+@sqlite_only
+def test_check_names_a_schema_that_is_not_migrated(folder: Path, environment: dict[str, Any]):
+    environment["DATABASE_URL"] = f"sqlite+aiosqlite:///{folder}/new.db"
+
+    code, findings = check(folder, environment)
+
+    assert code == 1
+    assert findings["database"].startswith("ok: ")
+    assert findings["schema"].startswith("failed: ")
+    assert "run: python -m app migrate" in findings["schema"]
+
+
+@sqlite_only
+def test_check_names_every_server_that_does_not_answer(folder: Path, environment: dict[str, Any]):
+    port = free_port()
+    environment |= {
+        "DATABASE_URL": f"mariadb+asyncmy://books:hunter2@127.0.0.1:{port}/books",
+        "DATABASE_READ_URL": f"mariadb+asyncmy://books:hunter2@127.0.0.1:{port}/replica",
+        "REDIS_URL": f"redis://:hunter2@127.0.0.1:{port}",
+    }
+
+    code, findings = check(folder, environment)
+
+    assert code == 1
+    assert findings.keys() == {"settings", "database", "replica", "redis"}
+    for name in ("database", "replica", "redis"):
+        assert findings[name].startswith("failed: ")
+        assert str(port) in findings[name]
+
+
+@sqlite_only
+def test_check_goes_on_without_redis(folder: Path, environment: dict[str, Any]):
+    environment["REDIS_URL"] = f"unix://{folder}/nowhere"
+
+    code, findings = check(folder, environment)
+
+    assert code == 1
+    assert findings["redis"].startswith("failed: ")
+    assert findings["schema"].startswith("ok: ")
+
+
+def test_check_of_unusable_settings_is_what_is_wrong_and_nothing_else(folder: Path):
+    code, output, errors = run(folder, "check", REDIS_URL="http://:hunter2@h", PORT="http")
+
+    assert (code, output) == (1, "")
+    assert [line.split(":")[0] for line in errors.splitlines()] == [
+        "The settings are not usable",
+        "  PORT",
+        "  REDIS_URL",
+    ]
+    assert "hunter2" not in errors

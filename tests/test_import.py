@@ -349,13 +349,15 @@ async def test_isbn_of_another_book_is_refused_with_its_line(
     rows: list[dict[str, Any]] = [{} for _ in range(BATCH + 10)]
     rows[1] = rows[5] = rows[-1] = {"isbn": "141439513"}
     rows[7] = {"isbn": "14143984X"}
+    rows[8] = {"title": ""}
 
     imported = await import_rows(*rows)
 
-    assert imported.added == BATCH + 7
+    assert imported.added == BATCH + 6
     assert imported.refused == [
         BadRow(7, "another book has the ISBN 9780141439518"),
         BadRow(9, "another book has the ISBN 9780141439846"),
+        BadRow(10, "title '': String should have at least 1 character"),
         BadRow(BATCH + 11, "another book has the ISBN 9780141439518"),
     ]
     books = await catalogue.walk("/v1/books", limit=100)

@@ -22,7 +22,7 @@ def checkout(tmp_path: Path) -> Path:
     """Where a run leaves its data: not in the developer's own `var`."""
     folder = tmp_path / "checkout"
     for name in ("app", "data", "migrations"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "gunicorn_config.py", folder)
     return folder
 

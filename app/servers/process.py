@@ -1,11 +1,14 @@
 """A server process of our own: started, probed, stopped, and ended by the kernel when we die."""
 
+import ctypes
 import fcntl
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -15,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 START_TIMEOUT = 30
 STOP_TIMEOUT = 15
 LOCK_TIMEOUT = 5
@@ -135,6 +139,12 @@ def end_with_us() -> list[str]:
     """Before a command: on Linux the kernel sends it SIGTERM when we die, be it by kill -9."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM"] if setpriv else []
+
+
+def end_with_parent() -> None:
+    """The same for this process, after a fork."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def answer(address: str | tuple[str, int], request: bytes = b"") -> bytes:

@@ -1,6 +1,7 @@
 """What can go wrong, by meaning, and the one place that turns it into RFC 9457 problems."""
 
 import logging
+import sqlite3
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -8,11 +9,33 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 RETRY_AFTER = {"Retry-After": "1"}
+
+# Both drivers call a misspelt column an OperationalError, just as a server that is away.
+MARIADB_TEMPORARY = {
+    (1040,),  # too many connections
+    (1053,),  # the server shuts down
+    (1205,),  # waited too long for a lock
+    (1213,),  # deadlock
+    (1317,),  # the statement was interrupted
+    (1927,),  # the connection was killed
+    (1969,),  # max_statement_time
+    (2002,),  # no connection, by socket
+    (2003,),  # no connection, by address
+    (2006,),  # the server has gone away
+    (2013,),  # the connection was lost
+}
+SQLITE_TEMPORARY = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+}
 
 log = logging.getLogger("app.errors")
 
@@ -105,9 +128,12 @@ async def on_database_error(request: Request, error: DBAPIError | PoolTimeout) -
 
 
 def _is_temporary(error: DBAPIError | PoolTimeout) -> bool:
-    if isinstance(error, PoolTimeout) or error.connection_invalidated:
+    if isinstance(error, PoolTimeout | InterfaceError) or error.connection_invalidated:
         return True
-    return isinstance(error, OperationalError | InterfaceError)
+    sqlite_code = getattr(error.orig, "sqlite_errorcode", None)
+    if sqlite_code is not None:
+        return sqlite_code & 0xFF in SQLITE_TEMPORARY
+    return error.orig is not None and error.orig.args[:1] in MARIADB_TEMPORARY
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
+from sqlalchemy import text
 
 from app.main import create_app
 from app.resources import Resources
@@ -130,3 +131,17 @@ async def test_request_over_its_time_is_a_504_and_lets_go_of_its_connection(
     assert is_problem(answer, 504)
     assert answer.headers["Retry-After"] == "1"
     assert resources["sessions"].read.kw["bind"].pool.checkedout() == 0
+
+
+async def test_wrong_statement_is_a_bug_and_no_outage(settings: Settings, resources: Resources):
+    app = create_app(settings)
+
+    @app.get("/wrong")
+    async def wrong() -> None:
+        async with resources["sessions"].read() as session:
+            await session.execute(text("SELECT misspelt FROM books"))
+
+    async with client_of(app, resources) as client:
+        answer = await client.get("/wrong")
+
+    assert is_problem(answer, 500)

@@ -10,7 +10,7 @@ BIN := .venv/bin
 .PHONY: help run dev test test-browser lint format check lock clean
 
 help: ## Show these commands
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/run ## Run the service with all it needs (PORT=, BIND=, MARIADB=1)
 	@exec $(BIN)/python -m app serve $(if $(MARIADB),--mariadb)

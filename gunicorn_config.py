@@ -9,17 +9,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 # Imported before the fork, which opens nothing: workers share the memory of all modules and
 # start at once. SIGHUP brings new settings to new workers; new code needs a restart.
-import app.main
+import app.main  # noqa: F401
 from app.budget import connection_budget
 from app.settings import read_settings
 
 settings = read_settings()
 
-wsgi_app = f"{app.main.__name__}:create_app()"
+wsgi_app = "app.main:create_app()"
 worker_class = "app.worker.Worker"
 logger_class = "app.worker.WorkerLogger"
 
-bind = f"{settings.bind}:{settings.port}"
+bind = settings.address
 workers = settings.web.concurrency
 timeout = settings.web.timeout
 graceful_timeout = settings.web.graceful_timeout
@@ -39,7 +39,7 @@ def on_starting(server: Arbiter) -> None:
     try:
         budget = asyncio.run(connection_budget(settings))
     except (SQLAlchemyError, OSError) as error:
-        server.log.warning("The connection budget is not checked, no database: %s", error)
+        server.log.warning("The connection budget is not checked, no database: %r", error)
         return
     if budget and not budget.fits:
         raise SystemExit(f"Too many connections: {budget}")

@@ -1,5 +1,6 @@
 """The connection budget: what all workers may open, against what the server takes."""
 
+import asyncio
 from dataclasses import dataclass
 
 from sqlalchemy import text
@@ -37,7 +38,11 @@ async def connection_budget(settings: Settings) -> Budget | None:
         return None
     engine = create_engine(settings.database, "maintenance")
     try:
-        async with engine.connect() as connection:
+        # The driver's own limit ends when the server has accepted, before it says anything.
+        async with (
+            asyncio.timeout(settings.database.connect_timeout),
+            engine.connect() as connection,
+        ):
             available = await connection.scalar(text("SELECT @@max_connections"))
     finally:
         await engine.dispose()

@@ -1,5 +1,6 @@
 """What `python -m app check` verifies before a start or a deploy."""
 
+import asyncio
 from typing import NamedTuple
 
 from redis.exceptions import RedisError
@@ -39,10 +40,12 @@ async def _check_database(settings: Settings, role: Role) -> Finding:
     version = "sqlite_version()" if url.get_backend_name() == "sqlite" else "version()"
     engine = create_engine(settings.database, role)
     try:
-        async with engine.connect() as connection:
+        limit = settings.database.connect_timeout
+        async with asyncio.timeout(limit), engine.connect() as connection:
             answer = await connection.scalar(text(f"SELECT {version}"))
     except (SQLAlchemyError, OSError) as error:
-        return Finding(name, False, f"{shown}: {getattr(error, 'orig', error)}")
+        reason = str(getattr(error, "orig", error)) or "it does not answer in time"
+        return Finding(name, False, f"{shown}: {reason}")
     finally:
         await engine.dispose()
     return Finding(name, True, f"{shown}, version {answer}")

@@ -27,7 +27,10 @@ Role = Literal["read", "write", "maintenance"]
 
 
 class ReadSession(AsyncSession):
-    """For reads only: the engine behind it commits each statement and refuses to write."""
+    """For reads only: the engine behind it commits each statement and refuses to write.
+
+    `execute` and `scalars` ask once more when their connection has died.
+    """
 
     async def execute(self, statement: Executable, *args: Any, **kwargs: Any) -> Result[Any]:
         try:
@@ -70,6 +73,8 @@ def create_engine(settings: DatabaseSettings, role: Role) -> AsyncEngine:
     options: dict[str, Any] = {"connect_args": {}}
     if not sqlite:
         options["connect_args"] = {"connect_timeout": settings.connect_timeout}
+        # Who waited for a lock must see what its holder has committed.
+        options["isolation_level"] = "READ COMMITTED"
     if role == "maintenance":
         options["poolclass"] = NullPool
     else:

@@ -87,8 +87,7 @@ async def read_if_match(
     """The versions of `If-Match` (RFC 9110, 13.1.1); a tag that is not ours matches nothing."""
     if if_match is None or if_match.strip() == "*":
         return None
-    tags = [tag.strip().strip('"') for tag in if_match.split(",")]
-    return frozenset(int(tag) for tag in tags if tag.isascii() and tag.isdigit())
+    return frozenset(tag.strip().strip('"') for tag in if_match.split(","))
 
 
 Editor = Depends(require_editor)

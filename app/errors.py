@@ -108,6 +108,9 @@ async def on_app_error(request: Request, error: AppError) -> Response:
 
 
 async def on_http_error(request: Request, error: HTTPException) -> Response:
+    if error.status_code == HTTPStatus.BAD_REQUEST:
+        # FastAPI's word for a body that is not even JSON; to clients it is invalid, as any other.
+        error.status_code = HTTPStatus.UNPROCESSABLE_ENTITY
     return problem(error.status_code, error.detail, request.scope, error.headers)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import select
 import threading
 import time
 from collections import deque
@@ -50,13 +51,14 @@ class Output:
         self._thread: threading.Thread | None = None
         self._stopping = False
 
-    def write(self, level: int, message: str, **fields: Any) -> None:
+    def write(self, level: int, message: str, fields: Line | None = None) -> None:
         if level < self.lowest:
             return
         name = logging.getLevelName(level)
-        line = {"time": time.time(), "level": name, "message": message, **fields}
+        line = {"time": time.time(), "level": name, "message": message}
+        line |= {name: value for name, value in (fields or {}).items() if name not in line}
         if self._thread is None:
-            self._write(self.render(line))
+            self._write(self._render(line))
         elif len(self._waiting) >= MAX_WAITING:
             self.dropped += 1
         else:
@@ -92,17 +94,35 @@ class Output:
     def _flush(self) -> None:
         batch = b""
         while self._waiting:
-            line = self.render(self._waiting.popleft())
+            line = self._render(self._waiting.popleft())
             if len(batch) + len(line) > MAX_WRITE:
                 self._write(batch)
                 batch = b""
             batch += line
         self._write(batch)
 
+    def _render(self, line: Line) -> bytes:
+        try:
+            return self.render(line)
+        except Exception as error:  # whatever a library has put into its line
+            message = f"{line['message']!a} ({error!a})"
+            return self.render(
+                {name: line[name] for name in ("time", "level")} | {"message": message}
+            )
+
     def _write(self, data: bytes) -> None:
         # Whoever read our lines may be gone: the service goes on without them.
         with contextlib.suppress(OSError):
-            os.write(self.fd, data)
+            if self._thread is None and not self._is_writable():
+                self.dropped += 1
+            else:
+                os.write(self.fd, data)
+
+    def _is_writable(self) -> bool:
+        """Without a thread, the one that would wait is the master, or a worker that stops."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
+        return bool(poll.poll(STOP_TIMEOUT * 1000))
 
 
 class LineHandler(logging.Handler):
@@ -113,12 +133,16 @@ class LineHandler(logging.Handler):
         self.output = output
 
     def emit(self, record: logging.LogRecord) -> None:
-        fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
-        if (id := request_id.get()) is not None:
-            fields["request_id"] = id
-        if record.exc_info:
-            fields["exception"] = logging.Formatter().formatException(record.exc_info)
-        self.output.write(record.levelno, record.getMessage(), logger=record.name, **fields)
+        try:
+            fields = {"logger": record.name}
+            fields |= {name: v for name, v in vars(record).items() if name not in _STANDARD}
+            if (id := request_id.get()) is not None:
+                fields["request_id"] = id
+            if record.exc_info:
+                fields["exception"] = logging.Formatter().formatException(record.exc_info)
+            self.output.write(record.levelno, record.getMessage(), fields)
+        except Exception:
+            self.handleError(record)
 
 
 def configure_logs(settings: LogSettings) -> Output:
@@ -147,18 +171,21 @@ async def open_logs(settings: LogSettings) -> AsyncIterator[Output]:
 
 
 def render_json(line: Line) -> bytes:
-    line["time"] = _timestamp(line["time"])
-    return orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    line = line | {"time": _timestamp(line["time"])}
+    options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+    return orjson.dumps(line, default=str, option=options)
 
 
 def render_console(line: Line) -> bytes:
     rest = dict(line)
     moment, level = _timestamp(rest.pop("time"))[11:23], rest.pop("level")
-    message, exception = rest.pop("message"), rest.pop("exception", None)
+    # A path may hold escape sequences, which a terminal would obey.
+    message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in rest.pop("message"))
+    exception = rest.pop("exception", None)
     fields = "".join(f" \x1b[2m{name}=\x1b[0m{value}" for name, value in rest.items())
     color = _COLORS.get(level, "0")
     text = f"\x1b[2m{moment}\x1b[0m \x1b[{color}m{level:<7}\x1b[0m {message}{fields}\n"
-    return (text + (f"{exception}\n" if exception else "")).encode()
+    return (text + (f"{exception}\n" if exception else "")).encode(errors="backslashreplace")
 
 
 def _is_console(settings: LogSettings) -> bool:

@@ -19,6 +19,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="A catalogue of books, their authors and how readers rate them.",
         lifespan=lambda app: open_resources(settings),
         generate_unique_id_function=lambda route: route.name,
+        redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,

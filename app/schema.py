@@ -8,6 +8,8 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.script.revision import RevisionError
+from alembic.util import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -25,8 +27,11 @@ async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
         go = command.downgrade if _is_below(revision, current) else command.upgrade
         go(_config(connection), revision)
 
-    async with engine.begin() as connection:
-        await connection.run_sync(run)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(run)
+    except RevisionError as error:
+        raise CommandError(f"the database is ahead of this code, or not ours: {error}") from error
 
 
 async def check(engine: AsyncEngine) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 import typer
+from alembic.util import CommandError
 from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,7 +24,7 @@ from app.database import create_engine
 from app.models import Book
 from app.servers.private import ServerUnavailable, embedded_valkey, private_mariadb
 from app.servers.process import end_with_parent
-from app.settings import Settings, Sources, read_settings
+from app.settings import Settings, Sources, read, read_settings
 
 ROOT = Path(__file__).parent.parent
 VAR = ROOT / "var"
@@ -45,12 +46,12 @@ def serve(*, reload: bool, mariadb: bool) -> None:
         signal.signal(number, _interrupt)
     try:
         with ExitStack() as stack:
-            used = list(_start_servers(stack, GivenUrls(), mariadb))
+            used = list(_start_servers(stack, read(GivenUrls), mariadb))
             settings = read_settings()
             _require_free_port(settings)
             if settings.environment == "development":
                 used += asyncio.run(_prepare_database(settings))
-            url = f"http://{settings.bind}:{settings.port}"
+            url = f"http://{settings.address}"
             used += [
                 f"API        {url}/v1/books, documented at {url}/docs",
                 "Stop       with Ctrl-C",
@@ -63,7 +64,7 @@ def serve(*, reload: bool, mariadb: bool) -> None:
         raise SystemExit(str(error)) from None
     except OSError as error:
         raise SystemExit(f"Cannot write to {error.filename}: {error.strerror}") from None
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, CommandError) as error:
         raise SystemExit(f"The database failed: {getattr(error, 'orig', error)}") from None
     raise SystemExit(code)
 

@@ -1,6 +1,6 @@
 """Every knob of the service, read from the environment, `.env` and secret files."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -32,10 +32,10 @@ DRIVERS = ("mariadb+asyncmy", "sqlite+aiosqlite")
 
 def _database_url(secret: SecretStr) -> SecretStr:
     try:
-        driver = make_url(secret.get_secret_value()).drivername
+        given = make_url(secret.get_secret_value()).drivername
     except (ArgumentError, ValueError):
-        driver = None
-    if driver not in DRIVERS:
+        given = None
+    if given not in DRIVERS:
         starts = " or ".join(f"{driver}://" for driver in DRIVERS)
         raise PydanticCustomError("url", f"is not a URL that starts with {starts}")
     return secret
@@ -142,6 +142,9 @@ class Sources(BaseSettings):
         return init_settings, env_settings, dotenv_settings, secrets
 
 
+S = TypeVar("S", bound=Sources)
+
+
 class Settings(Sources):
     """`DATABASE_POOL_SIZE` sets `database.pool_size`, and so on; docs/settings.md has them all."""
 
@@ -160,14 +163,19 @@ class Settings(Sources):
     log: LogSettings = Field(default_factory=LogSettings)
     api: ApiSettings = Field(default_factory=ApiSettings)
 
+    @property
+    def address(self) -> str:
+        host = f"[{self.bind}]" if ":" in self.bind else self.bind
+        return f"{host}:{self.port}"
+
     # Each field on its own, so that one start names all that is wrong.
     @field_validator("forwarded_allow_ips")
     @classmethod
     def refuse_forged_addresses(cls, value: str, info: ValidationInfo) -> str:
-        if info.data.get("environment") == "production" and "*" in value:
+        if info.data.get("environment") == "production" and _trusts_everybody(value):
             raise PydanticCustomError(
                 "production",
-                "FORWARDED_ALLOW_IPS: `*` lets every client forge its address; "
+                f"FORWARDED_ALLOW_IPS: `{value}` lets every client forge its address; "
                 "name the proxy's address or network, for example 10.0.0.0/24",
             )
         return value
@@ -186,10 +194,19 @@ class Settings(Sources):
         return value
 
 
+def _trusts_everybody(proxies: str) -> bool:
+    return any(proxy.strip() == "*" or proxy.strip().endswith("/0") for proxy in proxies.split(","))
+
+
 def read_settings() -> Settings:
     """The settings, or SystemExit (code 1) with one line for each variable that is wrong."""
+    return read(Settings)
+
+
+def read(kind: type[S]) -> S:
+    """The same for other `Sources`."""
     try:
-        return Settings()
+        return kind()
     except ValidationError as error:
         lines = [f"  {_explain(fault)}" for fault in error.errors()]
         raise SystemExit("\n".join(["The settings are not usable:", *lines])) from None

@@ -36,8 +36,7 @@ class DrainingServer(Server):
         are on their way. A client that was told `Connection: close` sends no more.
         """
         self.lifespan.state["draining"] = True
-        if self.config.callback_notify is not None:
-            await self.config.callback_notify()  # Gunicorn's clock starts anew
+        alive = asyncio.create_task(self._notify())
         waiting = [client for listener in sockets or [] for client in _accept_all(listener)]
         for server in self.servers:
             server.close()  # uvloop closes the file descriptors of `sockets` as well
@@ -50,9 +49,16 @@ class DrainingServer(Server):
             await asyncio.sleep(0.05)
 
         await super().shutdown()
+        alive.cancel()
         # The signal has done its work. Raised again, as uvicorn does, it would end this
         # process before its exit handlers, and Gunicorn would report a killed worker.
         self._captured_signals.clear()
+
+    async def _notify(self) -> None:
+        """Tell Gunicorn that the worker lives, which uvicorn does no more once it stops."""
+        while self.config.callback_notify is not None:
+            await self.config.callback_notify()
+            await asyncio.sleep(1)
 
     def _protocol(self) -> asyncio.Protocol:
         factory: Any = self.config.http_protocol_class

@@ -1,16 +1,15 @@
 import httpx2
 
 from app.main import create_app
-from app.resources import open_resources
+from app.resources import Resources, open_resources
 from app.settings import RedisSettings, Settings
 from tests.conftest import client_of
 from tests.queries import recorded
 
 
-async def test_health_asks_nobody(client: httpx2.AsyncClient, settings: Settings):
-    async with open_resources(settings) as resources:
-        with recorded(resources["sessions"]) as queries:
-            answer = await client.get("/health")
+async def test_health_asks_nobody(client: httpx2.AsyncClient, resources: Resources):
+    with recorded(resources["sessions"]) as queries:
+        answer = await client.get("/health")
 
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
     assert queries == []

@@ -68,14 +68,18 @@ async def test_killed_worker_is_replaced_and_loses_only_what_it_had(service: Ser
         await service.wait_for("Application startup complete", 3)
         await clients.until(100)
 
-    assert len(clients.failures) <= 16
+    assert len(clients.failures) < 16  # those of the other worker were answered
     assert set(clients.answers) == {200}
     assert victim not in service.workers
     assert len(service.workers) == 2
 
 
-async def test_stop_under_load_fails_no_request_and_runs_the_lifespan(service: Service):
-    async with load(service.url, "/v1/books?limit=5") as clients:
+@pytest.mark.parametrize("keep_alive", [True, False])
+async def test_stop_under_load_fails_no_request_and_runs_the_lifespan(
+    service: Service, keep_alive: bool
+):
+    clients_count = 16 if keep_alive else 48
+    async with load(service.url, "/v1/books?limit=5", clients_count, keep_alive) as clients:
         await clients.until(100)
         service.signal(signal.SIGTERM)
         await wait_until(lambda: service.process.poll() is not None, "the end")

@@ -22,6 +22,8 @@ async def found(client: httpx2.AsyncClient, q: str) -> list[str]:
         ("Cien años de soledad", "anos"),
         ("L'Étranger", "etranger"),
         ("Straße", "STRASSE"),
+        ("Acme™ guide", "acmetm"),
+        ("𠮷野家の歴史", "𠮷野家"),
         ("Война и мир", "война"),
         ("紅樓夢", "樓"),
         ("吾輩は猫である", "猫である"),
@@ -80,4 +82,4 @@ async def test_search_follows_the_renaming_of_an_author(
 
 
 def test_words_are_folded_and_padded():
-    assert words_of("The É, o'Neil_x") == ["the", "e__", "o__", "neil", "x__"]
+    assert words_of("The É, o'Neil_x") == ["the__", "e__", "o__", "neil__", "x__"]

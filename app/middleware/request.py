@@ -61,12 +61,14 @@ class RequestMiddleware:
             state["logs"].write(
                 logging.INFO if status < 500 else logging.WARNING,
                 f"{scope['method']} {scope['path']} {status}",
-                method=scope["method"],
-                path=scope["path"],
-                status=status,
-                duration_ms=round((time.perf_counter() - start) * 1000, 2),
-                client=scope["client"] and scope["client"][0],
-                request_id=id,
+                {
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "status": status,
+                    "duration_ms": round((time.perf_counter() - start) * 1000, 2),
+                    "client": scope["client"] and scope["client"][0],
+                    "request_id": id,
+                },
             )
 
 

@@ -1,8 +1,11 @@
 from sqlalchemy import BigInteger, Computed, ForeignKey, Index, Numeric, String, Text
+from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.models.author import Author
 from app.models.base import Base, Id, Versioned
+
+LongText = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 
 
 class BookAuthor(Base):
@@ -41,7 +44,7 @@ class Book(Versioned, Base):
         index=True,
     )
     # Title and author names as `words_of` splits them: what full-text search looks at.
-    words: Mapped[str] = mapped_column(Text, deferred=True, deferred_raiseload=True)
+    words: Mapped[str] = mapped_column(LongText, deferred=True, deferred_raiseload=True)
     # The row's identity in the file that it was imported from: importing again finds it.
     source_id: Mapped[int | None] = mapped_column(BigInteger, unique=True)
 

@@ -14,19 +14,24 @@ from app.models.book import Book
 # A Han or Kana character is a word of its own: those scripts put no space between words.
 _HAN_OR_KANA = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(f"[{_HAN_OR_KANA}]|[^\\W_{_HAN_OR_KANA}]+")
-_LONGEST = 80  # MariaDB leaves out words of more than 84 characters ...
-_SHORTEST = 3  # ... and, unless its administrator changed that, those of fewer than 3.
+_LONGEST = 80  # MariaDB leaves out words of more than 84 characters.
 
 
 def words_of(*texts: str) -> list[str]:
     """The words of `texts`, case and accents folded, in a form that every index keeps.
 
     Splitting them here, for the stored text and for the query alike, makes both databases
-    find the same books. Short words are padded so that MariaDB does not drop them.
+    find the same books. MariaDB drops words of fewer than three characters and those of a list
+    (such as "the"), so each one ends in two underscores; it takes no character above U+FFFF for
+    a letter, so those are spelt out.
     """
-    folded = unicodedata.normalize("NFKD", " ".join(texts).casefold())
-    plain = "".join(c for c in folded if not unicodedata.combining(c))
-    return [word[:_LONGEST].ljust(_SHORTEST, "_") for word in _WORD.findall(plain)]
+    folded = unicodedata.normalize("NFKD", " ".join(texts)).casefold()
+    plain = "".join(
+        f" u{ord(c):x} " if c > "\uffff" else c
+        for c in unicodedata.normalize("NFKD", folded)
+        if not unicodedata.combining(c)
+    )
+    return [f"{word[:_LONGEST]}__" for word in _WORD.findall(plain)]
 
 
 class _HasWords(FunctionElement[bool]):

@@ -39,6 +39,8 @@ async def update_book(
     return book
 
 
-@router.delete("/{book_id}", status_code=204, responses=problems(401, 404), dependencies=[Editor])
+@router.delete(
+    "/{book_id}", status_code=204, responses=problems(401, 404, 413), dependencies=[Editor]
+)
 async def delete_book(book_id: Id, books: EditableBooks) -> None:
     await books.delete(book_id)

@@ -3,10 +3,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.schemas.base import OMITTED, Body
+from app.schemas.base import OMITTED, Body, Text
 from app.schemas.page import After, Limit
 
-AuthorName = Annotated[str, Field(min_length=1, max_length=300, examples=["Ursula K. Le Guin"])]
+AuthorName = Annotated[Text, Field(min_length=1, max_length=300, examples=["Ursula K. Le Guin"])]
 
 
 class AuthorRef(BaseModel):

@@ -1,14 +1,23 @@
 """How bodies are read: no coercion, no unknown fields."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 class Body(BaseModel):
     """A request body: `false` is no number, and a misspelt field is an error."""
 
     model_config = ConfigDict(extra="forbid", strict=True, str_strip_whitespace=True)
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("holds characters that cannot be printed, such as line breaks")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_printable)]
 
 
 def _without_default(schema: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.isbn import is_isbn13
 from app.schemas.author import AuthorRef
-from app.schemas.base import OMITTED, Body
+from app.schemas.base import OMITTED, Body, Text
 from app.schemas.page import After, Limit
 
 MAX_ID = 2**63 - 1
@@ -20,7 +20,7 @@ def _isbn13(value: str) -> str:
 
 
 Id = Annotated[int, Field(ge=1, le=MAX_ID)]
-Title = Annotated[str, Field(min_length=1, max_length=500, examples=["Frankenstein"])]
+Title = Annotated[Text, Field(min_length=1, max_length=500, examples=["Frankenstein"])]
 ISBN13 = Annotated[
     str, Field(max_length=17, examples=["978-0-14-143947-1"]), AfterValidator(_isbn13)
 ]

@@ -73,6 +73,8 @@ def _mariadb(place: Place, database: str, programs: Programs) -> Server:
     # A folder for each series: an older server cannot read what a newer one wrote.
     data = place.folder / f"data-{version[1]}"
     options = ["--no-defaults", *programs.options, *MARIADB_OPTIONS]
+    # A server empties the folder of its temporary tables: in /tmp that would hit others.
+    options.append(f"--tmpdir={place.folder}")
     if os.geteuid() == 0:
         options.append("--user=root")
     if not data.exists():

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -46,11 +48,18 @@ class AuthorService:
     async def update(
         self, author_id: int, body: AuthorUpdate, expected: ExpectedVersions = None
     ) -> AuthorRead:
+        # Books before authors, as BookService locks them: two orders would deadlock.
+        await self._lock_books(author_id)
         author = await self._lock(author_id)
         require_version(author, expected)
         if "name" in body.model_fields_set:
+            books = await self._lock_books(author_id)  # with those that came before our lock
             author.name = body.name
-            await self._rename_in_books(author)
+            for book in books:
+                # Its authors' names are what a book shows and how it is found.
+                names = (link.author.name for link in book.book_authors)
+                book.words = " ".join(words_of(book.title, *names))
+                book.version += 1
         author.version += 1
         await self._commit(author.name)
         return AuthorRead.model_validate(author, from_attributes=True)
@@ -69,18 +78,15 @@ class AuthorService:
             raise NotFound(f"Author {author_id} does not exist")
         return author
 
-    async def _rename_in_books(self, author: Author) -> None:
-        """An author's name is part of each of his books: what they show and how they are found."""
-        books = await self.session.scalars(
+    async def _lock_books(self, author_id: int) -> Sequence[Book]:
+        found = await self.session.scalars(
             select(Book)
-            .where(Book.id.in_(select(BookAuthor.book_id).filter_by(author_id=author.id)))
+            .where(Book.id.in_(select(BookAuthor.book_id).filter_by(author_id=author_id)))
             .options(selectinload(Book.book_authors).joinedload(BookAuthor.author))
+            .order_by(Book.id)
             .with_for_update()
         )
-        for book in books:
-            names = (link.author.name for link in book.book_authors)
-            book.words = " ".join(words_of(book.title, *names))
-            book.version += 1
+        return found.all()
 
     async def _commit(self, name: str) -> None:
         try:

@@ -66,8 +66,7 @@ class BookService:
         book = Book(**body.model_dump(exclude={"author_ids"}))
         _set_authors(book, await self._lock_authors(body.author_ids))
         self.session.add(book)
-        await self._commit()
-        return await self.get(book.id)
+        return await self._store(book)
 
     async def update(
         self, book_id: int, body: BookUpdate, expected: ExpectedVersions = None
@@ -80,8 +79,7 @@ class BookService:
             setattr(book, name, value)
         _set_authors(book, await self._lock_authors(author_ids))
         book.version += 1
-        await self._commit()
-        return await self.get(book_id)
+        return await self._store(book)
 
     async def delete(self, book_id: int) -> None:
         book = await self._lock(book_id)
@@ -110,12 +108,16 @@ class BookService:
                 raise Invalid(f"Author {author_id} does not exist", ("body", "author_ids"))
         return [authors[author_id] for author_id in dict.fromkeys(author_ids)]
 
-    async def _commit(self) -> None:
+    async def _store(self, book: Book) -> BookRead:
         try:
-            await self.session.commit()
+            await self.session.flush()
         except IntegrityError as error:
             # The one unique value of a book that a client can set.
             raise Conflict("Another book has this ISBN") from error
+        # Read before the commit: nothing may fail, or change, between it and the answer.
+        stored = await self.get(book.id)
+        await self.session.commit()
+        return stored
 
 
 def _set_authors(book: Book, authors: list[Author]) -> None:

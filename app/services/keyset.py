@@ -7,6 +7,7 @@ from sqlalchemy import BindParameter, ColumnElement, FromClause, and_, bindparam
 from sqlalchemy.sql.elements import KeyedColumnElement
 
 from app.errors import Invalid
+from app.schemas.book import MAX_ID
 from app.schemas.page import decode_cursor, encode_cursor
 
 
@@ -52,6 +53,8 @@ class Order:
         if name != self.name:
             raise Invalid(f"This cursor belongs to sort={name}, not to {self.name}", loc)
         if [type(value) for value in values] != [c.type.python_type for c in self._columns()]:
+            raise no_cursor
+        if any(isinstance(value, int) and abs(value) > MAX_ID for value in values):
             raise no_cursor
         return dict(zip(("after_value", "after_tie"), values, strict=False))
 

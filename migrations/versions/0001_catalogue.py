@@ -14,6 +14,7 @@ depends_on: str | Sequence[str] | None = None
 
 ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 TIME = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+LONG_TEXT = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 TABLE: dict[str, Any] = {
     "mariadb_charset": "utf8mb4",
     "mariadb_collate": "utf8mb4_nopad_bin",
@@ -44,6 +45,7 @@ def upgrade() -> None:
         *_versioned(),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("name", name="uq_authors_name"),
+        sqlite_autoincrement=True,  # a deleted id is not given out again
         **TABLE,
     )
     op.create_table(
@@ -63,12 +65,13 @@ def upgrade() -> None:
                 persisted=True,
             ),
         ),
-        sa.Column("words", sa.Text(), nullable=False),
+        sa.Column("words", LONG_TEXT, nullable=False),
         sa.Column("source_id", sa.BigInteger()),
         *_versioned(),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("isbn13", name="uq_books_isbn13"),
         sa.UniqueConstraint("source_id", name="uq_books_source_id"),
+        sqlite_autoincrement=True,
         **TABLE,
     )
     for column in (
@@ -99,8 +102,6 @@ def upgrade() -> None:
         for statement in SQLITE_SEARCH:
             op.execute(statement)
     else:
-        # "The" and "of" are words as well; the index keeps the setting it was made with.
-        op.execute("SET SESSION innodb_ft_enable_stopword = OFF")
         op.execute("CREATE FULLTEXT INDEX ix_books_words ON books (words)")
 
 

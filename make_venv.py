@@ -46,8 +46,9 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1])
     except subprocess.CalledProcessError as error:
-        sys.exit(f"Cannot make .venv: {' '.join(map(str, error.cmd[:4]))} ... failed, see above")
-    except FileNotFoundError as error:
+        reason = (error.stderr or "see above").strip().splitlines()[-1]
+        sys.exit(f"Cannot make .venv: {error.cmd[0]} failed: {reason}")
+    except (FileNotFoundError, StopIteration, subprocess.TimeoutExpired) as error:
         sys.exit(f"Cannot make .venv without pip: install python3-venv, or uv ({error})")
     except OSError as error:
         sys.exit(f"Cannot make .venv: {error.filename}: {error.strerror}")

@@ -1,3 +1,5 @@
+import asyncio
+
 import httpx2
 
 from tests.catalogue import Catalogue
@@ -73,3 +75,32 @@ async def test_author_with_books_cannot_be_deleted(
 
     assert (refused.status_code, deleted.status_code) == (409, 204)
     assert (await client.get(path)).status_code == 404
+
+
+async def test_books_and_their_authors_are_edited_at_the_same_time(
+    client: httpx2.AsyncClient, catalogue: Catalogue
+):
+    """No deadlock, and the search index knows the last names, whoever came first."""
+    authors = [await catalogue.add_author(f"First {n}") for n in range(2)]
+    books = [await catalogue.add_book(f"Book {n}", author_ids=authors) for n in range(4)]
+
+    answers = await asyncio.gather(
+        *(
+            catalogue.change(f"/v1/books/{book['id']}", author_ids=authors[:: (-1) ** n])
+            for n in range(6)
+            for book in books
+        ),
+        *(
+            catalogue.change(f"/v1/authors/{author_id}", name=f"Name{n} of {author_id}")
+            for n in range(6)
+            for author_id in authors
+        ),
+    )
+    stored = [(await client.get(f"/v1/books/{book['id']}")).json() for book in books]
+
+    assert {answer.status_code for answer in answers} == {200}
+    for book in stored:
+        names = " ".join(author["name"] for author in book["authors"])
+        found = (await client.get("/v1/books", params={"q": names})).json()["items"]
+        assert book in found
+    assert {book["version"] for book in stored} == {1 + 6 + 12}

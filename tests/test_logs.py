@@ -1,3 +1,4 @@
+import contextlib
 import json
 import logging
 import os
@@ -87,3 +88,39 @@ def test_what_was_logged_before_the_stop_is_written(capfd: pytest.CaptureFixture
     output.stop()
 
     assert [line["message"] for line in printed(capfd)] == [f"line {n}" for n in range(100)]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [{"n": 2**70}, {"level": 1}, {"time": "x"}, {"map": {(1, 2): 3}}, {"text": "\ud800"}],
+    ids=str,
+)
+def test_odd_line_of_a_library_is_written_and_harms_nobody(
+    capfd: pytest.CaptureFixture[str], extra: dict[str, Any]
+):
+    output = configure_logs(LogSettings(format="json"))
+    output.start()
+    logging.getLogger("some.library").info("odd", extra=extra)
+    logging.getLogger("some.library").info("even")
+    output.stop()
+
+    odd, even = printed(capfd)
+
+    assert "odd" in odd["message"]
+    assert (even["level"], even["message"]) == ("INFO", "even")
+
+
+def test_stalled_reader_does_not_hold_up_a_process_without_the_thread():
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writer, b"x" * 4096):
+            pass
+    os.set_blocking(writer, True)
+    output = Output(render_json, fd=writer)
+
+    output.write(logging.INFO, "lost")
+
+    os.close(reader)
+    os.close(writer)
+    assert output.dropped == 1

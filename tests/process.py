@@ -30,6 +30,15 @@ class Service:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in children.read_text().split()]
 
+    def connections(self, worker: int) -> int:
+        """How many clients a worker is connected with."""
+        port = f":{int(self.url.rsplit(':', 1)[1]):04X}"
+        fields = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        # Columns: local address, state (01 is established), inode.
+        ours = {f"socket:[{f[9]}]" for f in fields if f[1].endswith(port) and f[3] == "01"}
+        links = [os.readlink(fd) for fd in Path(f"/proc/{worker}/fd").iterdir()]
+        return len(ours.intersection(links))
+
     @property
     def lines(self) -> list[dict[str, Any]]:
         """What was logged so far; other output is none of it."""

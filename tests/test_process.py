@@ -61,14 +61,15 @@ async def test_recycling_loses_no_request(environment: dict[str, Any], tmp_path:
 
 
 async def test_killed_worker_is_replaced_and_loses_only_what_it_had(service: Service):
-    victim = service.workers[0]
     async with load(service.url, "/v1/books?limit=5") as clients:
         await clients.until(100)
+        victim = max(service.workers, key=service.connections)
+        held = service.connections(victim)
         os.kill(victim, signal.SIGKILL)
         await service.wait_for("Application startup complete", 3)
         await clients.until(100)
 
-    assert len(clients.failures) < 16  # those of the other worker were answered
+    assert 0 < len(clients.failures) <= held
     assert set(clients.answers) == {200}
     assert victim not in service.workers
     assert len(service.workers) == 2

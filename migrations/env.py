@@ -1,8 +1,6 @@
 """Runs the migrations on the database of DATABASE_URL, or on the connection that it is given."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from alembic import context
 from sqlalchemy import Connection, text
@@ -21,19 +19,17 @@ def compared(_: object, name: str | None, kind: str, *__: object) -> bool:
     return not (sqlite and (own or (kind == "index" and name == "ix_books_words")))
 
 
-@contextmanager
-def one_at_a_time(connection: Connection) -> Iterator[None]:
-    """MariaDB commits each DDL statement by itself: two migrations at once would collide."""
+def wait_for_others(connection: Connection) -> None:
+    """MariaDB commits each DDL statement by itself: two migrations at once would collide.
+
+    The lock ends with the connection, after the commit: released before, it would let the
+    next one in while the new revision is not yet to be seen.
+    """
     if connection.dialect.name == "sqlite":
-        yield  # BEGIN IMMEDIATE has locked the whole database
-        return
+        return  # BEGIN IMMEDIATE has locked the whole database
     lock = {"lock": f"migrate {connection.engine.url.database}"[-64:], "wait": LOCK_WAIT}
     if not connection.scalar(text("SELECT GET_LOCK(:lock, :wait)"), lock):
         raise SystemExit("Another migration is running on this database")
-    try:
-        yield
-    finally:
-        connection.execute(text("DO RELEASE_LOCK(:lock)"), lock)
 
 
 def migrate(connection: Connection) -> None:
@@ -43,7 +39,8 @@ def migrate(connection: Connection) -> None:
         include_object=compared,
         render_as_batch=connection.dialect.name == "sqlite",
     )
-    with context.begin_transaction(), one_at_a_time(connection):
+    wait_for_others(connection)
+    with context.begin_transaction():
         context.run_migrations()
 
 

@@ -1,4 +1,4 @@
-"""The route class of the API: refuses what it does not know and documents how it fails."""
+"""Router and route of the API: quick to pass over, strict, and documented in how they fail."""
 
 from collections.abc import Callable, Coroutine, Iterator
 from http import HTTPStatus
@@ -7,8 +7,10 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIRouter
 from pydantic import BaseModel
+from starlette.routing import Match
+from starlette.types import Scope
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -26,6 +28,21 @@ class Route(APIRoute):
             return await handler(request)
 
         return strict_handler
+
+
+class Router(APIRouter):
+    """Looks at its routes only for paths below its prefix.
+
+    FastAPI asks every included router in turn, and each asks every route of its own.
+    """
+
+    def __init__(self, prefix: str = "", **options: Any) -> None:
+        super().__init__(prefix=prefix, **{"route_class": Route} | options)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if not scope["root_path"] and not scope["path"].startswith(self.prefix):
+            return Match.NONE, {}
+        return super().matches(scope)
 
 
 def _query_names(dependant: Dependant) -> Iterator[str]:

@@ -2,14 +2,16 @@
 
 import asyncio
 import gc
-import os
+import shutil
 
 from gunicorn.arbiter import Arbiter
+from gunicorn.workers.base import Worker
 from sqlalchemy.exc import SQLAlchemyError
 
 # Imported before the fork, which opens nothing: workers share the memory of all modules and
 # start at once. SIGHUP brings new settings to new workers; new code needs a restart.
 import app.main  # noqa: F401
+from app import slots
 from app.budget import connection_budget
 from app.settings import read_settings
 
@@ -19,7 +21,7 @@ wsgi_app = "app.main:create_app()"
 worker_class = "app.worker.Worker"
 logger_class = "app.worker.WorkerLogger"
 
-bind = settings.address
+bind = settings.addresses
 workers = settings.web.concurrency
 timeout = settings.web.timeout
 graceful_timeout = settings.web.graceful_timeout
@@ -30,7 +32,7 @@ max_requests_jitter = settings.web.max_requests_jitter
 forwarded_allow_ips = settings.forwarded_allow_ips
 
 # Workers touch a file to show that they live; on a disk that can block them.
-worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+worker_tmp_dir = slots.memory_directory()
 control_socket_disable = True
 
 
@@ -40,9 +42,26 @@ def on_starting(server: Arbiter) -> None:
         budget = asyncio.run(connection_budget(settings))
     except (SQLAlchemyError, OSError) as error:
         server.log.warning("The connection budget is not checked, no database: %r", error)
-        return
-    if budget and not budget.fits:
-        raise SystemExit(f"Too many connections: {budget}")
+    else:
+        if budget and not budget.fits:
+            raise SystemExit(f"Too many connections: {budget}")
+    server.metrics = slots.make_directory()
+
+
+def pre_fork(server: Arbiter, worker: Worker) -> None:
+    worker.slot = slots.lowest_free(server.WORKERS.values())
+
+
+def post_fork(server: Arbiter, worker: Worker) -> None:
+    slots.occupy(worker.slot, server.metrics)
+
+
+def child_exit(server: Arbiter, worker: Worker) -> None:
+    slots.leave(worker.slot, server.metrics)
+
+
+def on_exit(server: Arbiter) -> None:
+    shutil.rmtree(server.metrics, ignore_errors=True)
 
 
 def when_ready(server: Arbiter) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.budget import connection_budget
 from app.database import Role, create_engine, database_url
+from app.metrics import Metrics
 from app.redis import open_redis
 from app.schema import current_revision, needed_revision
 from app.settings import RedisSettings, Settings
@@ -52,7 +53,7 @@ async def _check_database(settings: Settings, role: Role) -> Finding:
 
 
 async def _check_redis(settings: RedisSettings) -> Finding:
-    async with open_redis(settings) as redis:
+    async with open_redis(settings, Metrics()) as redis:
         try:
             info = await redis.info("server")
         except (RedisError, OSError) as error:

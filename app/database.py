@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from app.database_timing import DatabaseTiming, TimedPool
 from app.settings import DatabaseSettings
 
 # Reads are most of the traffic; the write pool gets this part of the connections.
@@ -50,11 +51,19 @@ class Sessions:
     read: async_sessionmaker[ReadSession]
     write: async_sessionmaker[AsyncSession]
 
+    @property
+    def pools(self) -> dict[str, TimedPool]:
+        return {"read": self.read.kw["bind"].pool, "write": self.write.kw["bind"].pool}
+
 
 @asynccontextmanager
-async def open_database(settings: DatabaseSettings) -> AsyncIterator[Sessions]:
+async def open_database(
+    settings: DatabaseSettings, timing: DatabaseTiming
+) -> AsyncIterator[Sessions]:
     """Two pools that connect when they are first used: a worker starts without its database."""
     read, write = create_engine(settings, "read"), create_engine(settings, "write")
+    timing.watch(read, "read")
+    timing.watch(write, "write")
     try:
         yield Sessions(
             read=async_sessionmaker(read, class_=ReadSession, expire_on_commit=False),
@@ -111,6 +120,7 @@ def _pool_options(settings: DatabaseSettings, role: Role) -> dict[str, Any]:
         pool_size = settings.pool_size - pool_size
         max_overflow = settings.max_overflow - max_overflow
     return {
+        "poolclass": TimedPool,
         "pool_size": pool_size,
         "max_overflow": max_overflow,
         "pool_timeout": settings.pool_timeout,

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import database
-from app.errors import Unauthorized
+from app.errors import NotFound, Unauthorized
 from app.schemas.book import MAX_ID
 from app.services.authors import AuthorService
 from app.services.books import BookService
@@ -90,5 +90,25 @@ async def read_if_match(
     return frozenset(tag.strip().strip('"') for tag in if_match.split(","))
 
 
+# A client that comes straight to us may claim what it likes; it locks out just itself.
+PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
+
+
+async def require_scraper(
+    request: Request, authorization: Annotated[str | None, Header()] = None
+) -> None:
+    """On the metrics port, if there is one; with the token, if there is one; else no proxy."""
+    settings = request.state.settings.metrics
+    if settings.port is not None and request.scope["server"][1] != settings.port:
+        raise NotFound("Not on this port")
+    if settings.token is not None:
+        expected = f"Bearer {settings.token.get_secret_value()}"
+        if not secrets.compare_digest((authorization or "").encode(), expected.encode()):
+            raise Unauthorized("Metrics need the token of METRICS_TOKEN", "Bearer")
+    elif any(name in request.headers for name in PROXY_HEADERS):
+        raise NotFound("Not through a proxy, unless METRICS_TOKEN is set")
+
+
 Editor = Depends(require_editor)
+Scraper = Depends(require_scraper)
 IfMatch = Annotated[ExpectedVersions, Depends(read_if_match)]

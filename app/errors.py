@@ -49,7 +49,10 @@ class AppError(Exception):
 
 class Unauthorized(AppError):
     status = HTTPStatus.UNAUTHORIZED
-    headers = {"WWW-Authenticate": "ApiKey"}
+
+    def __init__(self, message: str, scheme: str = "ApiKey") -> None:
+        super().__init__(message)
+        self.headers = {"WWW-Authenticate": scheme}
 
 
 class NotFound(AppError):

@@ -7,17 +7,20 @@ from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.request import RequestMiddleware
 from app.openapi import document_problems
 from app.resources import open_resources
-from app.routers import authors, books, docs, health, rankings
+from app.routers import authors, books, docs, health, metrics, rankings
 from app.settings import Settings, read_settings
+from app.tracing import telemetry
+from app.version import VERSION
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or read_settings()
     app = FastAPI(
         title="Books",
-        version="0.1.0",
+        version=VERSION,
         summary="A catalogue of books, their authors and how readers rate them.",
         lifespan=lambda app: open_resources(settings),
+        telemetry=telemetry(),
         generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,
         docs_url=None,
@@ -26,13 +29,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     # The last one added stands outermost.
     app.add_middleware(BodyLimitMiddleware, settings=settings.request)
-    app.add_middleware(RequestMiddleware, settings=settings.request)
+    app.add_middleware(RequestMiddleware, settings=settings)
     add_error_handlers(app)
     # Routers are tried in this order: what is asked most stands first.
     app.include_router(books.router)
     app.include_router(authors.router)
     app.include_router(rankings.router)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     app.include_router(docs.router)
     app.mount("/docs/assets", docs.assets)
     document_problems(app)

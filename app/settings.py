@@ -107,6 +107,20 @@ class LogSettings(BaseModel):
     format: Literal["auto", "json", "console"] = Field(
         "auto", description="`auto` is `console` on a terminal, else `json`"
     )
+    access_sample: float = Field(
+        1, ge=0, le=1, description="Part of the requests that get a line; errors and slow ones do"
+    )
+    slow_request: Seconds = Field(1, description="A request that takes longer is a warning, s")
+    slow_statement: Seconds = Field(0.5, description="A statement that takes longer is one, s")
+
+
+class MetricsSettings(BaseModel):
+    port: int | None = Field(
+        None, ge=1, le=65535, description="Second port to listen on, for `/metrics` only there"
+    )
+    token: SecretStr | None = Field(
+        None, description="Bearer token that `/metrics` wants, then through a proxy too"
+    )
 
 
 class ApiSettings(BaseModel):
@@ -161,12 +175,22 @@ class Settings(Sources):
     web: WebSettings = Field(default_factory=WebSettings)
     request: RequestSettings = Field(default_factory=RequestSettings)
     log: LogSettings = Field(default_factory=LogSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     api: ApiSettings = Field(default_factory=ApiSettings)
 
     @property
     def address(self) -> str:
+        return self._at(self.port)
+
+    @property
+    def addresses(self) -> list[str]:
+        """All that Gunicorn listens on."""
+        ports = [self.port] if self.metrics.port is None else [self.port, self.metrics.port]
+        return [self._at(port) for port in ports]
+
+    def _at(self, port: int) -> str:
         host = f"[{self.bind}]" if ":" in self.bind else self.bind
-        return f"{host}:{self.port}"
+        return f"{host}:{port}"
 
     # Each field on its own, so that one start names all that is wrong.
     @field_validator("forwarded_allow_ips")

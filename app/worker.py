@@ -36,6 +36,9 @@ class DrainingServer(Server):
         are on their way. A client that was told `Connection: close` sends no more.
         """
         self.lifespan.state["draining"] = True
+        limit = self.config.limit_max_requests
+        if limit is not None and self.server_state.total_requests >= limit:
+            self.lifespan.state["metrics"].worker_recycles.inc()
         alive = asyncio.create_task(self._notify())
         waiting = [client for listener in sockets or [] for client in _accept_all(listener)]
         for server in self.servers:

@@ -27,6 +27,7 @@ from tests.catalogue import Catalogue
 
 VAR = Path(__file__).parent.parent / "var"
 KEY = "the-editors-key-in-the-tests"
+SETTINGS = ("API_", "DATABASE_", "LOG_", "METRICS_", "OTEL_", "REDIS_", "REQUEST_", "WEB_")
 
 
 @dataclass
@@ -46,7 +47,7 @@ servers_key = pytest.StashKey[Servers]()
 def pytest_configure(config: pytest.Config) -> None:
     for name in [*os.environ]:
         # What a developer has set for his service is not for the tests.
-        if name.startswith(("API_", "DATABASE_", "LOG_", "REDIS_", "REQUEST_", "WEB_")):
+        if name.startswith(SETTINGS):
             del os.environ[name]
     try:
         config.stash[servers_key] = start_servers()

@@ -8,6 +8,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from app.budget import Budget, connection_budget
 from app.database import Sessions, create_engine, open_database
+from app.database_timing import DatabaseTiming
+from app.metrics import Metrics
 from app.resources import Resources
 from app.settings import DatabaseSettings, Settings, WebSettings
 from tests.catalogue import Catalogue
@@ -19,7 +21,7 @@ mariadb_only = pytest.mark.parametrize("empty_database", ["mariadb"], indirect=T
 async def sessions(database_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Sessions]:
     """Pools with what a test's `parametrize("sessions", [{...}], indirect=True)` says."""
     settings = DatabaseSettings(url=database_url, **getattr(request, "param", {}))
-    async with open_database(settings) as sessions:
+    async with open_database(settings, DatabaseTiming(Metrics(), slow=1)) as sessions:
         yield sessions
 
 

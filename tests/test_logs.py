@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.logs import MAX_WAITING, Output, configure_logs, render_console, render_json, request_id
+from app.logs import MAX_WAITING, Output, configure_logs, render_console, render_json
+from app.request_context import RequestContext, current_request
 from app.settings import LogSettings
 
 
@@ -17,12 +18,12 @@ def printed(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 def test_library_lines_are_json_with_level_logger_and_request(capfd: pytest.CaptureFixture[str]):
     configure_logs(LogSettings(format="json"))
-    token = request_id.set("abc")
+    token = current_request.set(RequestContext("abc", None, {}))
     try:
         logging.getLogger("some.library").warning("%d left", 3, extra={"color": "red"})
         logging.getLogger("some.library").debug("unseen")
     finally:
-        request_id.reset(token)
+        current_request.reset(token)
 
     [line] = printed(capfd)
 
@@ -52,7 +53,8 @@ def test_pipe_gets_json_and_terminal_gets_colours():
     assert configure_logs(LogSettings()).render is render_json
     assert configure_logs(LogSettings(format="console")).render is render_console
 
-    line = render_console({"time": 0, "level": "ERROR", "message": "Broken", "status": 500})
+    time = "1970-01-01T00:00:00.000Z"
+    line = render_console({"time": time, "level": "ERROR", "message": "Broken", "status": 500})
 
     plain = re.sub(rb"\x1b\[[\d;]*m", b"", line)
     assert plain == b"00:00:00.000 ERROR   Broken status=500\n"

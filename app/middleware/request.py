@@ -2,28 +2,36 @@
 
 import asyncio
 import logging
+import random
 import re
 import time
-import uuid
 from http import HTTPStatus
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.deadline import Deadline
 from app.errors import RETRY_AFTER, problem
-from app.logs import request_id
-from app.settings import RequestSettings
+from app.request_context import RequestContext, current_request
+from app.settings import Settings
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+# W3C Trace Context, 3.2: version, trace id, parent id, flags; the ids are not all zeros.
+_TRACEPARENT = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+)
 
 log = logging.getLogger("app.request")
 
 
 class RequestMiddleware:
-    """Request id, time limit, an answer to what nobody caught, and the access line."""
+    """Ids, time limit, timing, metrics, an answer to what nobody caught, and the access line."""
 
-    def __init__(self, app: ASGIApp, settings: RequestSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
-        self.timeout = settings.timeout
+        self.timeout = settings.request.timeout
+        self.slow = settings.log.slow_request
+        self.sample = settings.log.access_sample
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -31,26 +39,32 @@ class RequestMiddleware:
 
         start = time.perf_counter()
         state = scope["state"]
-        id = state["request_id"] = _request_id(scope)
-        request_id.set(id)
-        status = 0
+        request = _context(scope)
+        state["request_id"] = request.id
+        current_request.set(request)
+        task = asyncio.current_task()
+        state["in_flight"][task] = request
+        status = size = 0
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
                 elapsed = time.perf_counter() - start
                 message["headers"] += [
-                    (b"x-request-id", id.encode()),
+                    (b"x-request-id", request.id.encode()),
                     (b"x-process-time", b"%.6f" % elapsed),
+                    (b"server-timing", _server_timing(request, elapsed)),
                 ]
+            elif message["type"] == "http.response.body":
+                size += len(message.get("body", b""))
             await send(message)
 
         try:
-            async with asyncio.timeout(self.timeout) as deadline:
+            with Deadline(self.timeout) as deadline:
                 await self.app(scope, receive, send_with_headers)
         except Exception as error:
-            late = isinstance(error, TimeoutError) and deadline.expired()
+            late = isinstance(error, TimeoutError) and deadline.expired
             if not late:
                 log.exception("Unhandled error")
             if status:
@@ -58,26 +72,77 @@ class RequestMiddleware:
             response = _too_late(self.timeout, scope) if late else _broken(scope)
             await response(scope, receive, send_with_headers)
         finally:
-            state["logs"].write(
-                logging.INFO if status < 500 else logging.WARNING,
-                f"{scope['method']} {scope['path']} {status}",
-                {
-                    "method": scope["method"],
-                    "path": scope["path"],
-                    "status": status,
-                    "duration_ms": round((time.perf_counter() - start) * 1000, 2),
-                    "client": scope["client"] and scope["client"][0],
-                    "request_id": id,
-                },
-            )
+            del state["in_flight"][task]
+            elapsed = time.perf_counter() - start
+            if status:
+                method = scope["method"]
+                state["metrics"].observe_request(method, request.route, status, elapsed, size)
+            if self._is_logged(status, elapsed):
+                self._log(request, status, elapsed)
+
+    def _is_logged(self, status: int, elapsed: float) -> bool:
+        if status >= 400 or elapsed >= self.slow or self.sample == 1:
+            return True
+        return random.random() < self.sample  # noqa: S311 - chance, not a secret
+
+    def _log(self, request: RequestContext, status: int, elapsed: float) -> None:
+        scope = request.scope
+        fields: dict[str, Any] = {
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "duration_ms": round(elapsed * 1000, 2),
+            "client": scope["client"] and scope["client"][0],
+            "request_id": request.id,
+        }
+        if request.trace_id is not None:
+            fields["trace_id"] = request.trace_id
+        message = f"{scope['method']} {scope['path']} {status}"
+        level = logging.INFO if status < 500 else logging.WARNING
+        if elapsed >= self.slow:
+            level = logging.WARNING
+            message += " was slow"
+            fields |= _split(request, elapsed)
+        scope["state"]["logs"].write(level, message, fields)
 
 
-def _request_id(scope: Scope) -> str:
+def _context(scope: Scope) -> RequestContext:
+    id = trace_id = None
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _SANE_ID.fullmatch(value):
-            sane: bytes = value
-            return sane.decode()
-    return uuid.uuid4().hex
+            id = value.decode()
+        elif name == b"traceparent" and (match := _TRACEPARENT.fullmatch(value)):
+            trace_id = match[1].decode()
+    return RequestContext(id or trace_id or _new_id(), trace_id, scope)
+
+
+def _new_id() -> str:
+    """Unique, and no secret: os.urandom is a system call."""
+    return f"{random.getrandbits(128):032x}"
+
+
+def _server_timing(request: RequestContext, elapsed: float) -> bytes:
+    """https://www.w3.org/TR/server-timing/, in ms; what ran in parallel is added up."""
+    if not request.spent:
+        return b"app;dur=%.2f" % (elapsed * 1000)
+    parts = [
+        f'{kind};dur={spent.seconds * 1000:.2f};desc="{kind} x{spent.count}"'
+        for kind, spent in request.spent.items()
+    ]
+    parts.append(f"app;dur={request.own_seconds(elapsed) * 1000:.2f}")
+    return ", ".join(parts).encode()
+
+
+def _split(request: RequestContext, elapsed: float) -> dict[str, Any]:
+    """What a slow request's time was spent on."""
+    fields: dict[str, Any] = {"app_ms": round(request.own_seconds(elapsed) * 1000, 2)}
+    for kind, spent in request.spent.items():
+        fields[f"{kind}_ms"] = round(spent.seconds * 1000, 2)
+        fields[f"{kind}_count"] = spent.count
+    if request.slowest_statement is not None:
+        fields["slowest_statement"] = request.slowest_statement
+        fields["slowest_statement_ms"] = round(request.slowest_seconds * 1000, 2)
+    return fields
 
 
 def _too_late(timeout: float, scope: Scope) -> ASGIApp:

@@ -1,0 +1,109 @@
+"""Times what an engine does: statements, commits, and waiting for a connection."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import AsyncAdaptedQueuePool, event
+from sqlalchemy.engine.interfaces import DBAPICursor, ExecutionContext
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import Pool, PoolProxiedConnection
+
+from app.metrics import Metrics
+from app.request_context import current_request
+
+# Labels are bounded: whatever else a statement starts with is "OTHER".
+OPERATIONS = ("SELECT", "INSERT", "UPDATE", "DELETE", "COMMIT")
+MAX_STATEMENT = 2000  # characters of it in a log line
+
+log = logging.getLogger("app.database")
+
+
+class TimedPool(AsyncAdaptedQueuePool):
+    """A pool that tells how long each checkout took, a new connection or a ping included."""
+
+    observe_wait: Callable[[float], None] = staticmethod(lambda seconds: None)
+
+    def connect(self) -> PoolProxiedConnection:
+        start = time.perf_counter()
+        try:
+            return super().connect()
+        finally:
+            self.observe_wait(time.perf_counter() - start)
+
+
+class DatabaseTiming:
+    """Adds times to metrics and to the request at hand; logs what took longer than `slow` s."""
+
+    def __init__(self, metrics: Metrics, slow: float) -> None:
+        self.metrics = metrics
+        self.slow = slow
+        self._durations = {
+            operation: metrics.statement_duration.labels(operation)
+            for operation in (*OPERATIONS, "OTHER")
+        }
+
+    def watch(self, engine: AsyncEngine, pool: str) -> None:
+        """Time all that this engine does from now on; `pool` is the label of its pool."""
+        self._watch_pool(engine.pool, pool)
+        dialect = engine.dialect
+
+        # These run in place of the dialect's own, so that a statement that fails is timed too.
+        @event.listens_for(engine.sync_engine, "do_execute")
+        def execute(
+            cursor: DBAPICursor, statement: str, parameters: Any, context: ExecutionContext
+        ) -> bool:
+            self._time(statement, dialect.do_execute, cursor, statement, parameters, context)
+            return True
+
+        @event.listens_for(engine.sync_engine, "do_executemany")
+        def execute_many(
+            cursor: DBAPICursor, statement: str, parameters: Any, context: ExecutionContext
+        ) -> bool:
+            self._time(statement, dialect.do_executemany, cursor, statement, parameters, context)
+            return True
+
+        # SQLAlchemy has an event before a commit and none after it.
+        commit = dialect.do_commit
+
+        def timed_commit(connection: PoolProxiedConnection) -> None:
+            self._time("COMMIT", commit, connection)
+
+        dialect.do_commit = timed_commit  # type: ignore[method-assign, assignment]
+
+    def _watch_pool(self, pool: Pool, name: str) -> None:
+        if not isinstance(pool, TimedPool):
+            raise TypeError(f"{pool} takes no times")
+        wait = self.metrics.pool_wait.labels(name)
+
+        def observe(seconds: float) -> None:
+            wait.observe(seconds)
+            if (request := current_request.get()) is not None:
+                request.spend("db", seconds, count=0)
+
+        pool.observe_wait = observe
+
+    def _time(self, statement: str, call: Callable[..., None], *arguments: Any) -> None:
+        start = time.perf_counter()
+        try:
+            call(*arguments)
+        finally:
+            self._record(statement, time.perf_counter() - start)
+
+    def _record(self, statement: str, seconds: float) -> None:
+        word = statement[:6].upper()
+        operation = word if word in OPERATIONS else "OTHER"
+        self._durations[operation].observe(seconds)
+        request = current_request.get()
+        if request is not None:
+            request.spend("db", seconds, count=operation != "COMMIT")
+            if seconds > request.slowest_seconds:
+                request.slowest_seconds = seconds
+                request.slowest_statement = statement[:MAX_STATEMENT]
+        if seconds > self.slow:
+            duration = round(seconds * 1000, 2)
+            log.warning(
+                "Slow statement",
+                extra={"duration_ms": duration, "statement": statement[:MAX_STATEMENT]},
+            )

@@ -1,0 +1,16 @@
+import asyncio
+
+from fastapi import Request, Response
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
+from app.dependencies import Scraper
+from app.routing import Router
+
+router = Router("/metrics", include_in_schema=False)
+
+
+@router.get("", dependencies=[Scraper])
+async def get_metrics(request: Request) -> Response:
+    """The sum over all workers, whichever of them answers."""
+    text = await asyncio.to_thread(request.state.metrics.render)
+    return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)

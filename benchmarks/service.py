@@ -1,0 +1,70 @@
+"""The service as production runs it, with one worker, and what that worker costs. Linux only."""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import Popen
+from tempfile import TemporaryDirectory
+
+from app.servers.process import end_with_us
+
+ROOT = Path(__file__).parent.parent
+START_TIMEOUT = 30  # s
+
+
+@dataclass
+class Service:
+    url: str
+    master: int
+
+    @property
+    def worker(self) -> int:
+        children = Path(f"/proc/{self.master}/task/{self.master}/children").read_text()
+        return int(children.split()[0])
+
+    def cpu_time(self) -> float:
+        """User and system time of the worker so far, s."""
+        fields = Path(f"/proc/{self.worker}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def one_worker(app: str | None = None, **variables: str) -> Iterator[Service]:
+    """Our Gunicorn configuration with one worker that stays, for our application or another."""
+    with TemporaryDirectory() as folder, Path(folder, "log").open("w+b") as log:
+        port = _free_port()
+        environment = {
+            "DATABASE_URL": f"sqlite+aiosqlite:///{folder}/books.db",
+            "REDIS_URL": "redis://127.0.0.1",
+            "LOG_FORMAT": "json",
+            "WEB_CONCURRENCY": "1",
+            "WEB_MAX_REQUESTS": "0",
+            "PORT": str(port),
+        } | variables
+        command = [*end_with_us(), sys.executable, "-m", "gunicorn"]
+        command += ["--config", "gunicorn_config.py", *([app] if app else [])]
+        master = Popen(command, cwd=ROOT, env=os.environ | environment, stdout=log, stderr=log)
+        try:
+            _wait_for(master, port, Path(log.name))
+            yield Service(f"http://127.0.0.1:{port}", master.pid)
+        finally:
+            master.terminate()
+            master.wait()
+
+
+def _wait_for(master: "Popen[bytes]", port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while b"Application startup complete" not in log.read_bytes():
+        if master.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"The service does not start:\n{log.read_text()}")
+        time.sleep(0.05)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])

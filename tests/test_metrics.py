@@ -1,0 +1,179 @@
+"""What `/metrics` says of one process; tests/test_workers.py asks several."""
+
+import asyncio
+import json
+import time
+
+import httpx2
+import pytest
+from prometheus_client.samples import Sample
+
+from app.main import create_app
+from app.resources import Resources, open_resources
+from app.settings import LogSettings, MetricsSettings, RedisSettings, Settings
+from app.version import VERSION
+from tests.catalogue import Catalogue
+from tests.conftest import client_of
+from tests.metrics import scrape, total
+
+REQUESTS = "http_request_duration_seconds_count"
+
+
+async def test_request_counts_under_its_template_and_status_class(
+    client: httpx2.AsyncClient, catalogue: Catalogue
+):
+    book = await catalogue.add_book()
+
+    await client.get(f"/v1/books/{book['id']}")
+    await client.get("/v1/books/987654321")
+    await client.get("/v1/books/seven")
+    await client.put("/v1/books/7")
+
+    samples = await scrape(client)
+    labels = {"route": "/v1/books/{book_id}"}
+    assert total(samples, REQUESTS, method="GET", status="2xx", **labels) == 1
+    assert total(samples, REQUESTS, method="GET", status="4xx", **labels) == 2
+    assert total(samples, REQUESTS, method="PUT", status="4xx", **labels) == 1
+    assert total(samples, REQUESTS, method="POST", route="/v1/books", status="2xx") == 1
+
+
+async def test_document_and_assets_count_under_their_paths(client: httpx2.AsyncClient):
+    await client.get("/openapi.json")
+    await client.get("/docs/assets/swagger-ui.css")
+    await client.get("/docs/assets/nothing")
+
+    samples = await scrape(client)
+    assert total(samples, REQUESTS, route="/openapi.json", status="2xx") == 1
+    assert total(samples, REQUESTS, route="/docs/assets", status="2xx") == 1
+    assert total(samples, REQUESTS, route="/docs/assets", status="4xx") == 1
+
+
+async def test_random_paths_and_methods_add_one_series_each(client: httpx2.AsyncClient):
+    before = {(s.name, *s.labels.values()) for s in await scrape(client)}
+    for n in range(1000):
+        await client.get(f"/{n}/{n * 7919}")
+        await client.request(f"METHOD{n}", f"/v1/{n}")
+    samples = await scrape(client)
+
+    new = [s for s in samples if (s.name, *s.labels.values()) not in before]
+    assert total(new, REQUESTS, method="GET", route="unmatched", status="4xx") == 1000
+    assert total(new, REQUESTS, method="other", route="unmatched", status="4xx") == 1000
+    assert len([s for s in new if s.name == REQUESTS and s.labels["route"] == "unmatched"]) == 2
+
+
+@pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"])
+async def test_metrics_are_not_for_those_behind_the_proxy(client: httpx2.AsyncClient, header: str):
+    answer = await client.get("/metrics", headers={header: "10.0.0.1"})
+
+    assert answer.status_code == 404
+
+
+async def test_metrics_with_a_token_want_it_and_go_through_a_proxy(
+    settings: Settings, resources: Resources
+):
+    guarded = settings.model_copy(update={"metrics": MetricsSettings(token="a token")})
+    app = create_app(guarded)
+    async with client_of(app, resources | {"settings": guarded}) as client:
+        headers = {"Authorization": "Bearer a token", "Via": "proxy"}
+        right = await client.get("/metrics", headers=headers)
+        wrong = await client.get("/metrics", headers={"Authorization": "Bearer another"})
+        none = await client.get("/metrics")
+
+    assert [answer.status_code for answer in (right, wrong, none)] == [200, 401, 401]
+    assert none.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_database_is_counted_by_pool_and_operation(
+    client: httpx2.AsyncClient, catalogue: Catalogue
+):
+    before = await scrape(client)
+    book = await catalogue.add_book()
+    await client.get(f"/v1/books/{book['id']}")
+    after = await scrape(client)
+
+    def grown(name: str, **labels: str) -> float:
+        return total(after, name, **labels) - total(before, name, **labels)
+
+    statements = "database_statement_duration_seconds_count"
+    assert grown(statements, operation="SELECT") >= 1
+    assert grown(statements, operation="INSERT") >= 2
+    assert grown(statements, operation="COMMIT") >= 2
+    assert grown("database_pool_wait_seconds_count", pool="read") == 1
+    assert grown("database_pool_wait_seconds_count", pool="write") == 2
+
+
+async def test_redis_commands_and_their_failures_are_counted(settings: Settings):
+    gone = settings.model_copy(update={"redis": RedisSettings(url="unix:///nowhere.sock")})
+    async with open_resources(gone) as resources, client_of(create_app(gone), resources) as client:
+        await client.get("/health/ready")
+        samples = await scrape(client)
+
+    assert total(samples, "redis_command_duration_seconds_count", command="PING") == 1
+    assert total(samples, "redis_command_errors_total", command="PING") == 1
+
+
+async def until_sampled(client: httpx2.AsyncClient, name: str, value: float, **labels: str) -> None:
+    async with asyncio.timeout(10):
+        while total(await scrape(client), name, **labels) != value:
+            await asyncio.sleep(0.05)
+
+
+async def test_gauges_show_what_a_request_holds_while_it_holds_it(
+    settings: Settings, resources: Resources
+):
+    app = create_app(settings)
+    let_go = asyncio.Event()
+
+    @app.get("/holding")
+    async def hold() -> None:
+        async with resources["sessions"].read() as session:
+            await session.connection()
+            await let_go.wait()
+
+    async with client_of(app, resources) as client, asyncio.TaskGroup() as tasks:
+        tasks.create_task(client.get("/holding"))
+        # The scrape is itself a request.
+        await until_sampled(client, "database_pool_checked_out", 1, pool="read")
+        samples = await scrape(client)
+        let_go.set()
+        await until_sampled(client, "database_pool_checked_out", 0, pool="read")
+
+    pools = settings.database.pool_size
+    assert total(samples, "http_requests_in_flight") >= 1
+    assert total(samples, "database_pool_size") == pools
+    assert total(samples, "database_pool_overflow") == 0
+    assert 10e6 < total(samples, "worker_resident_memory_bytes") < 2e9
+    assert total(samples, "worker_boots_total") == 1
+    assert total(samples, "app_build_info", version=VERSION) == 1
+
+
+async def test_blocked_event_loop_is_measured_and_the_route_is_named(
+    settings: Settings, capfd: pytest.CaptureFixture[str]
+):
+    watched = settings.model_copy(update={"log": LogSettings(level="WARNING", format="json")})
+    app = create_app(watched)
+
+    @app.get("/blocking/{n}")
+    async def block(n: int) -> None:
+        time.sleep(0.2)
+
+    async with open_resources(watched) as resources, client_of(app, resources) as client:
+        before = await scrape(client)
+        await client.get("/blocking/1", headers={"X-Request-ID": "culprit"})
+        # The monitor comes by when the loop is free again.
+        async with asyncio.timeout(10):
+            while late(await scrape(client)) == late(before):
+                await asyncio.sleep(0.01)
+
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    [warning] = [line for line in lines if "event loop" in line["message"]]
+    assert warning["message"] == "The event loop is blocked by GET /blocking/{n}"
+    assert warning["request_id"] == "culprit"
+    assert "test_metrics.py" in warning["stack"][-1]
+    assert warning["stack"][-1].endswith(" block")
+
+
+def late(samples: list[Sample]) -> float:
+    """How often the loop was more than 100 ms late."""
+    name = "event_loop_lag_seconds"
+    return total(samples, f"{name}_count") - total(samples, f"{name}_bucket", le="0.1")

@@ -1,0 +1,69 @@
+"""A real Prometheus, and promtool: those on the PATH, or out of Debian's package."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from app.servers import debian_packages
+from app.servers.process import Server, answer
+from tests.process import ROOT, free_port
+
+CONFIG = ROOT / "docker" / "prometheus"
+UNPACKED = ROOT / "var" / "prometheus"
+INTERVAL = 1  # s between scrapes
+READY = b"GET /-/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+def program(name: str) -> str:
+    """The path of `prometheus` or `promtool`."""
+    if found := shutil.which(name):
+        return found
+    if not UNPACKED.exists():
+        debian_packages.unpack(["prometheus"], UNPACKED, print)
+    return str(UNPACKED / "usr" / "bin" / name)
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    client: httpx2.Client
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """What it answers now: series with their labels and last value."""
+        answer = self.client.get("/api/v1/query", params={"query": expression})
+        assert answer.status_code == 200, f"{expression}: {answer.text}"
+        result: list[dict[str, Any]] = answer.json()["data"]["result"]
+        return result
+
+
+@contextmanager
+def scraping(target: str, folder: Path) -> Iterator[Prometheus]:
+    """Run Prometheus with our configuration and rules, but with `target`, and every second."""
+    shutil.copytree(CONFIG, folder / "config")
+    config = folder / "config" / "prometheus.yml"
+    text = config.read_text().replace("127.0.0.1:8000", target)
+    config.write_text(text.replace("15s", f"{INTERVAL}s"))
+    port = free_port()
+    with (folder / "prometheus.log").open("wb") as log:
+        server = Server(
+            url=f"http://127.0.0.1:{port}",
+            source="Prometheus",
+            command=[
+                program("prometheus"),
+                f"--config.file={config}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            is_ready=lambda: b"200 OK" in answer(("127.0.0.1", port), READY),
+            log=log,
+        )
+        server.start()
+        try:
+            with httpx2.Client(base_url=server.url) as client:
+                yield Prometheus(client)
+        finally:
+            server.stop()

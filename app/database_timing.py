@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from sqlalchemy import AsyncAdaptedQueuePool, event
@@ -12,6 +13,7 @@ from sqlalchemy.pool import Pool, PoolProxiedConnection
 
 from app.metrics import Metrics
 from app.request_context import current_request
+from app.tracing import Tracing
 
 # Labels are bounded: whatever else a statement starts with is "OTHER".
 OPERATIONS = ("SELECT", "INSERT", "UPDATE", "DELETE", "COMMIT")
@@ -39,6 +41,7 @@ class DatabaseTiming:
     def __init__(self, metrics: Metrics, slow: float) -> None:
         self.metrics = metrics
         self.slow = slow
+        self.tracing = Tracing()
         self._durations = {
             operation: metrics.statement_duration.labels(operation)
             for operation in (*OPERATIONS, "OTHER")
@@ -48,27 +51,28 @@ class DatabaseTiming:
         """Time all that this engine does from now on; `pool` is the label of its pool."""
         self._watch_pool(engine.pool, pool)
         dialect = engine.dialect
+        timed = partial(self._time, dialect.name)
 
         # These run in place of the dialect's own, so that a statement that fails is timed too.
         @event.listens_for(engine.sync_engine, "do_execute")
         def execute(
             cursor: DBAPICursor, statement: str, parameters: Any, context: ExecutionContext
         ) -> bool:
-            self._time(statement, dialect.do_execute, cursor, statement, parameters, context)
+            timed(statement, dialect.do_execute, cursor, statement, parameters, context)
             return True
 
         @event.listens_for(engine.sync_engine, "do_executemany")
         def execute_many(
             cursor: DBAPICursor, statement: str, parameters: Any, context: ExecutionContext
         ) -> bool:
-            self._time(statement, dialect.do_executemany, cursor, statement, parameters, context)
+            timed(statement, dialect.do_executemany, cursor, statement, parameters, context)
             return True
 
         # SQLAlchemy has an event before a commit and none after it.
         commit = dialect.do_commit
 
         def timed_commit(connection: PoolProxiedConnection) -> None:
-            self._time("COMMIT", commit, connection)
+            timed("COMMIT", commit, connection)
 
         dialect.do_commit = timed_commit  # type: ignore[method-assign, assignment]
 
@@ -84,16 +88,19 @@ class DatabaseTiming:
 
         pool.observe_wait = observe
 
-    def _time(self, statement: str, call: Callable[..., None], *arguments: Any) -> None:
-        start = time.perf_counter()
-        try:
-            call(*arguments)
-        finally:
-            self._record(statement, time.perf_counter() - start)
-
-    def _record(self, statement: str, seconds: float) -> None:
+    def _time(
+        self, system: str, statement: str, call: Callable[..., None], *arguments: Any
+    ) -> None:
         word = statement[:6].upper()
         operation = word if word in OPERATIONS else "OTHER"
+        start = time.perf_counter()
+        try:
+            with self.tracing.span(system, operation, statement):
+                call(*arguments)
+        finally:
+            self._record(operation, statement, time.perf_counter() - start)
+
+    def _record(self, operation: str, statement: str, seconds: float) -> None:
         self._durations[operation].observe(seconds)
         request = current_request.get()
         if request is not None:

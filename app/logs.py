@@ -8,12 +8,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Any
 
-import orjson
-
+from app.log_lines import Line, hide_secrets, render_console, render_json, timestamp
 from app.request_context import current_request
 from app.settings import LogSettings
 
@@ -25,12 +21,10 @@ STOP_TIMEOUT = 1.0  # s; a reader that has stalled must not keep the process fro
 
 # These bring handlers of their own: each line would appear twice, in two formats.
 _FOREIGN = ("gunicorn.error", "uvicorn", "uvicorn.error")
-_TALKATIVE = ("httpx2", "app.database_timing.TimedPool")  # each request, each new pool
+# Each request, each new pool, the values of each statement.
+_TALKATIVE = ("httpx2", "app.database_timing.TimedPool", "aiosqlite")
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "color_message", "taskName"}
 _STANDARD |= {"time", "level"}  # these are ours
-_COLORS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
-
-Line = dict[str, Any]
 
 
 class Output:
@@ -56,7 +50,7 @@ class Output:
         if level < self.lowest:
             return
         name = logging.getLevelName(level)
-        line = {"time": _timestamp(time.time()), "level": name, "message": message}
+        line = {"time": timestamp(time.time()), "level": name, "message": message}
         if fields is not None:
             line.update(fields)
         data = self._render(line)  # at once: it costs less than handing over the parts
@@ -138,14 +132,19 @@ class LineHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             fields = {"logger": record.name}
-            fields |= {name: v for name, v in vars(record).items() if name not in _STANDARD}
+            fields |= {
+                name: hide_secrets(value) if isinstance(value, str) else value
+                for name, value in vars(record).items()
+                if name not in _STANDARD
+            }
             if (request := current_request.get()) is not None:
                 fields["request_id"] = request.id
                 if request.trace_id is not None:
                     fields["trace_id"] = request.trace_id
             if record.exc_info:
-                fields["exception"] = logging.Formatter().formatException(record.exc_info)
-            self.output.write(record.levelno, record.getMessage(), fields)
+                exception = logging.Formatter().formatException(record.exc_info)
+                fields["exception"] = hide_secrets(exception)
+            self.output.write(record.levelno, hide_secrets(record.getMessage()), fields)
         except Exception:
             self.handleError(record)
 
@@ -175,30 +174,5 @@ async def open_logs(settings: LogSettings) -> AsyncIterator[Output]:
         output.stop()
 
 
-def render_json(line: Line) -> bytes:
-    return orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def render_console(line: Line) -> bytes:
-    rest = dict(line)
-    moment, level = rest.pop("time")[11:23], rest.pop("level")
-    # A path may hold escape sequences, which a terminal would obey.
-    message = "".join(c if c.isprintable() else repr(c)[1:-1] for c in rest.pop("message"))
-    exception = rest.pop("exception", None)
-    fields = "".join(f" \x1b[2m{name}=\x1b[0m{value}" for name, value in rest.items())
-    color = _COLORS.get(level, "0")
-    text = f"\x1b[2m{moment}\x1b[0m \x1b[{color}m{level:<7}\x1b[0m {message}{fields}\n"
-    return (text + (f"{exception}\n" if exception else "")).encode(errors="backslashreplace")
-
-
 def _is_console(settings: LogSettings) -> bool:
     return settings.format == "console" or (settings.format == "auto" and os.isatty(STDOUT))
-
-
-def _timestamp(seconds: float) -> str:
-    return f"{_second(int(seconds))}.{int(seconds % 1 * 1000):03d}Z"
-
-
-@lru_cache(maxsize=1)
-def _second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -13,17 +13,20 @@ from redis.exceptions import RedisError
 from app.metrics import Metrics
 from app.request_context import current_request
 from app.settings import RedisSettings
+from app.tracing import Tracing
 
 
 class TimedRedis(Redis):
     """Adds the time of each command to the metrics and to the request at hand."""
 
     metrics: Metrics
+    tracing: Tracing
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         start = time.perf_counter()
         try:
-            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+            with self.tracing.span("redis", args[0]):
+                return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         except (RedisError, OSError):
             self.metrics.redis_errors.labels(args[0]).inc()
             raise
@@ -48,7 +51,7 @@ async def open_redis(settings: RedisSettings, metrics: Metrics) -> AsyncIterator
         retry=Retry(NoBackoff(), 0),
     )
     client = TimedRedis(connection_pool=pool)
-    client.metrics = metrics
+    client.metrics, client.tracing = metrics, Tracing()
     try:
         yield client
     finally:

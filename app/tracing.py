@@ -1,12 +1,24 @@
-"""Traces by OpenTelemetry, switched on by its standard variables; otherwise nothing is paid."""
+"""Traces by OpenTelemetry, switched on by its standard variables.
+
+Otherwise no part of its SDK is loaded here, and a span is nothing.
+"""
 
 import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from fastapi.telemetry import TelemetryConfig
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, StatusCode
+
+_NOTHING = nullcontext()
 
 
 def is_traced() -> bool:
-    """Whether `OTEL_*` says where traces go (https://opentelemetry.io/docs/specs/otel/protocol/exporter/)."""
+    """Whether there is somewhere to send traces to.
+
+    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    """
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     return (
         any(os.environ.get(name) for name in endpoints)
@@ -16,6 +28,41 @@ def is_traced() -> bool:
 
 
 def telemetry() -> TelemetryConfig:
-    """FastAPI's own spans, exported from each worker by threads that start after the fork."""
+    """For FastAPI's own spans; each worker exports them with a thread it starts after the fork."""
     traced = is_traced()
     return {"tracing": traced, "auto_configure": traced, "metrics": False, "logs": False}
+
+
+def current_trace_id() -> str | None:
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else None
+
+
+class Tracing:
+    """Spans for what a request asks of servers."""
+
+    def __init__(self) -> None:
+        self._tracer = trace.get_tracer("app") if is_traced() else None
+
+    def span(self, system: str, operation: str, text: str = "") -> AbstractContextManager[None]:
+        """https://opentelemetry.io/docs/specs/semconv/database/database-spans/"""
+        if self._tracer is None:
+            return _NOTHING
+        attributes = {"db.system.name": system, "db.operation.name": operation}
+        if text:
+            attributes["db.query.text"] = text
+        return _span(self._tracer, operation, attributes)
+
+
+@contextmanager
+def _span(tracer: trace.Tracer, name: str, attributes: dict[str, str]) -> Iterator[None]:
+    span = tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+    try:
+        yield
+    except BaseException as error:
+        # Not its text: that may hold values of the statement.
+        span.set_attribute("error.type", type(error).__name__)
+        span.set_status(StatusCode.ERROR)
+        raise
+    finally:
+        span.end()

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.logs import MAX_WAITING, Output, configure_logs, render_console, render_json
+from app.log_lines import hide_secrets, render_console, render_json
+from app.logs import MAX_WAITING, Output, configure_logs
 from app.request_context import RequestContext, current_request
 from app.settings import LogSettings
 
@@ -126,3 +127,20 @@ def test_stalled_reader_does_not_hold_up_a_process_without_the_thread():
     os.close(reader)
     os.close(writer)
     assert output.dropped == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "logged"),
+    [
+        ("password=hunter2 wrong", "password=*** wrong"),
+        ("{'Authorization': 'Bearer abc.def'}", "{'Authorization': 'Bearer ***'}"),
+        ('{"access_token": "abc", "n": 1}', '{"access_token": "***", "n": 1}'),
+        ("GET /reset?token=abc&page=2", "GET /reset?token=***&page=2"),
+        ("redis://user:pass@host:6379/0", "redis://user:***@host:6379/0"),
+        ("X-API-Key: abc", "X-API-Key: ***"),
+        ("http://127.0.0.1:8000/a@b", "http://127.0.0.1:8000/a@b"),
+        ("the token was refused", "the token was refused"),
+    ],
+)
+def test_secrets_are_hidden_and_nothing_else(said: str, logged: str):
+    assert hide_secrets(said) == logged

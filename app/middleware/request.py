@@ -14,6 +14,7 @@ from app.deadline import Deadline
 from app.errors import RETRY_AFTER, problem
 from app.request_context import RequestContext, current_request
 from app.settings import Settings
+from app.tracing import current_trace_id, is_traced
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # W3C Trace Context, 3.2: version, trace id, parent id, flags; the ids are not all zeros.
@@ -32,6 +33,7 @@ class RequestMiddleware:
         self.timeout = settings.request.timeout
         self.slow = settings.log.slow_request
         self.sample = settings.log.access_sample
+        self.traced = is_traced()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -40,6 +42,8 @@ class RequestMiddleware:
         start = time.perf_counter()
         state = scope["state"]
         request = _context(scope)
+        if self.traced:
+            request.trace_id = current_trace_id()
         state["request_id"] = request.id
         current_request.set(request)
         task = asyncio.current_task()

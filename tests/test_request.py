@@ -1,0 +1,188 @@
+"""What every request gets: ids, timing, its line in the log."""
+
+import asyncio
+import json
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import text
+
+from app.main import create_app
+from app.resources import open_resources
+from app.settings import LogSettings, Settings
+from tests.catalogue import Catalogue
+from tests.conftest import client_of
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.mark.parametrize("sane", ["abc-123", "A.b_c", "x" * 64])
+async def test_sane_request_id_is_kept(client: httpx2.AsyncClient, sane: str):
+    answer = await client.get("/nowhere", headers={"X-Request-ID": sane})
+
+    assert answer.headers["X-Request-ID"] == answer.json()["request_id"] == sane
+
+
+@pytest.mark.parametrize("odd", ["a b", "x" * 65, "a\x7f", "{}", ""])
+async def test_odd_request_id_is_replaced(client: httpx2.AsyncClient, odd: str):
+    answer = await client.get("/health", headers={"X-Request-ID": odd})
+
+    assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-ID"])
+
+
+async def test_trace_id_of_the_client_is_the_request_id_where_it_gives_none(
+    client: httpx2.AsyncClient,
+):
+    traceparent = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
+
+    alone = await client.get("/health", headers=traceparent)
+    both = await client.get("/health", headers=traceparent | {"X-Request-ID": "mine"})
+
+    assert alone.headers["X-Request-ID"] == TRACE
+    assert both.headers["X-Request-ID"] == "mine"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        f"00-{TRACE}-b7ad6b7169203331",
+        f"ff-{TRACE}-b7ad6b7169203331-01",
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE.upper()}-b7ad6b7169203331-01",
+    ],
+)
+async def test_odd_traceparent_is_no_id(client: httpx2.AsyncClient, odd: str):
+    answer = await client.get("/health", headers={"traceparent": odd})
+
+    assert answer.headers["X-Request-ID"].lower() != TRACE
+
+
+async def test_server_timing_splits_the_time_and_counts(
+    client: httpx2.AsyncClient, catalogue: Catalogue
+):
+    book = await catalogue.add_book()
+
+    await client.get("/v1/books")  # a first connection asks the server for its version
+    one = timing(await client.get(f"/v1/books/{book['id']}"))
+    ready = timing(await client.get("/health/ready"))
+    alive = timing(await client.get("/health"))
+
+    assert one["db"] == "db x1"
+    assert ready.keys() == {"db", "cache", "app"}
+    assert (ready["db"], ready["cache"]) == ("db x1", "cache x1")
+    assert alive.keys() == {"app"}
+
+
+def timing(answer: httpx2.Response) -> dict[str, str]:
+    """The descriptions of its parts, once it was seen that the times fit the whole."""
+    parts = re.findall(r'(\w+);dur=([\d.]+)(?:;desc="([^"]*)")?', answer.headers["Server-Timing"])
+    whole = float(answer.headers["X-Process-Time"]) * 1000
+    assert sum(float(dur) for _, dur, _ in parts) == pytest.approx(whole, abs=0.02)
+    return {name: description for name, _, description in parts}
+
+
+@pytest.fixture
+def logged(
+    settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., AbstractAsyncContextManager[tuple[httpx2.AsyncClient, list[dict[str, Any]]]]]:
+    """A client, with odd routes, of the application with these log settings, and its lines."""
+
+    @asynccontextmanager
+    async def run(
+        **options: Any,
+    ) -> AsyncIterator[tuple[httpx2.AsyncClient, list[dict[str, Any]]]]:
+        log = LogSettings(format="json", **options)
+        changed = settings.model_copy(update={"log": log})
+        app = create_app(changed)
+        lines: list[dict[str, Any]] = []
+        async with open_resources(changed) as resources:
+
+            @app.get("/slow")
+            async def slow() -> None:
+                async with resources["sessions"].read() as session:
+                    await session.execute(text("SELECT 1"))
+                    await session.execute(text("SELECT count(*) FROM books"))
+                await asyncio.sleep(0.05)
+
+            @app.get("/broken")
+            async def broken(password: str) -> None:
+                raise RuntimeError(f"cannot log in with password={password}")
+
+            async with resources["sessions"].read() as session:
+                await session.connection()
+            async with client_of(app, resources) as client:
+                yield client, lines
+        lines += [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+
+    return run
+
+
+async def test_slow_request_is_a_warning_with_its_split_and_slowest_statement(logged: Any):
+    async with logged(slow_request=0.05) as (client, lines):
+        await client.get("/slow")
+        await client.get("/health")
+
+    slow, quick = lines
+    assert (slow["level"], slow["message"]) == ("WARNING", "GET /slow 200 was slow")
+    assert slow["db_count"] == 2
+    assert slow["app_ms"] >= 45
+    assert slow["db_ms"] + slow["app_ms"] == pytest.approx(slow["duration_ms"], abs=0.1)
+    assert slow["slowest_statement"].startswith("SELECT")
+    assert 0 < slow["slowest_statement_ms"] <= slow["db_ms"]
+    assert (quick["level"], quick["message"]) == ("INFO", "GET /health 200")
+
+
+async def test_slow_statement_is_a_warning_without_its_values(logged: Any):
+    async with logged(slow_statement=1e-9) as (client, lines):
+        await client.get("/v1/books/4711")
+
+    slow = [line for line in lines if line["message"] == "Slow statement"]
+    [statement] = [line for line in slow if "FROM books" in line["statement"]]
+    assert statement["level"] == "WARNING"
+    assert statement["duration_ms"] > 0
+    assert statement["statement"].startswith("SELECT")
+    assert "4711" not in statement["statement"]
+
+
+async def test_sampling_leaves_errors_and_slow_requests_in_the_log(logged: Any):
+    async with logged(access_sample=0, slow_request=0.05) as (client, lines):
+        await client.get("/health")
+        await client.get("/nowhere")
+        await client.get("/slow")
+
+    assert [line["message"] for line in lines] == ["GET /nowhere 404", "GET /slow 200 was slow"]
+
+
+async def test_sampling_keeps_about_its_part(logged: Any):
+    async with logged(access_sample=0.5) as (client, lines):
+        for _ in range(400):
+            await client.get("/health")
+
+    assert 120 < len(lines) < 280  # eight standard deviations
+
+
+async def test_request_and_trace_id_are_in_all_its_lines(logged: Any):
+    headers = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01", "X-Request-ID": "mine"}
+    async with logged() as (client, lines):
+        await client.get("/broken?password=x", headers=headers)
+
+    assert len(lines) == 2
+    assert {(line["request_id"], line["trace_id"]) for line in lines} == {("mine", TRACE)}
+
+
+async def test_no_secret_is_logged(logged: Any, settings: Settings):
+    secret = secrets.token_hex(16)
+    async with logged(level="DEBUG") as (client, lines):
+        await client.get(f"/broken?password={secret}")
+        await client.post("/v1/books", json={}, headers={"X-API-Key": secret})
+        await client.get("/metrics", headers={"Authorization": f"Bearer {secret}"})
+        await client.get(f"/v1/books?token={secret}")
+
+    assert len(lines) >= 5
+    assert secret not in json.dumps(lines)

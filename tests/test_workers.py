@@ -8,6 +8,9 @@ import math
 import os
 import re
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +20,11 @@ import httpx2
 import pytest
 from prometheus_client.samples import Sample
 
+from app.logs import MAX_WAITING
 from benchmarks.client import Asked, ask
 from tests.conftest import Servers
 from tests.metrics import scrape, total
-from tests.process import ROOT, Service, free_port, running
+from tests.process import ROOT, Service, free_port, running, wait_until
 from tests.prometheus import Prometheus, scraping
 
 # One database is enough here.
@@ -173,3 +177,34 @@ async def test_files_of_metrics_go_with_the_service(environment: dict[str, Any],
 
     assert len(files) == 4
     assert not any(file.parent.exists() for file in files)
+
+
+async def test_reader_of_the_log_that_stalls_slows_no_request(environment: dict[str, Any]):
+    """Nobody reads this pipe: it is full after some hundred lines, and so is the queue later."""
+    port = free_port()
+    variables = environment | {"PORT": port, "LOG_FORMAT": "json", "WEB_CONCURRENCY": 1}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gunicorn", "--config", "gunicorn_config.py"],
+        cwd=ROOT,
+        env=os.environ | {name: str(value) for name, value in variables.items()},
+        stdout=subprocess.PIPE,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        await wait_until(lambda: is_open(port), "the port")
+        async with asyncio.timeout(60), httpx2.AsyncClient(base_url=url) as client:
+            asked = await ask(url, ["/health"], 2 * MAX_WAITING)
+            while total(await scrape(client), "log_lines_dropped_total") < MAX_WAITING / 2:
+                await asyncio.sleep(0.05)
+    finally:
+        process.terminate()
+        await wait_until(lambda: process.poll() is not None, "the end")
+        process.communicate()
+
+    assert asked.answers == {200: 2 * MAX_WAITING}
+    assert process.returncode == 0
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

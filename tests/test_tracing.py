@@ -1,0 +1,72 @@
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from tests.collector import collecting
+from tests.conftest import Servers
+from tests.process import ROOT, running, wait_until
+
+
+@pytest.fixture
+def environment(database_url: str, servers: Servers) -> dict[str, Any]:
+    return {
+        "DATABASE_URL": database_url,
+        "DATABASE_POOL_SIZE": 5,
+        "REDIS_URL": servers.valkey.url,
+        "WEB_CONCURRENCY": 2,
+    }
+
+
+def attributes(span: Span) -> dict[str, str]:
+    return {pair.key: pair.value.string_value for pair in span.attributes}
+
+
+async def test_every_worker_sends_traces_that_go_on_those_of_its_clients(
+    environment: dict[str, Any], tmp_path: Path
+):
+    ids = [secrets.token_hex(16) for _ in range(20)]
+    parent = "b7ad6b7169203331"
+    with collecting() as collector:
+        variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": 100}
+        async with running(tmp_path / "log", **environment | variables) as service:
+            for id in ids:
+                async with httpx2.AsyncClient(base_url=service.url) as client:
+                    headers = {"traceparent": f"00-{id}-{parent}-01"}
+                    await client.get("/health/ready", headers=headers)
+            async with httpx2.AsyncClient(base_url=service.url) as client:
+                await client.get("/v1/books/7", headers={"X-Request-ID": "alone"})
+            await wait_until(lambda: all(collector.trace(id) for id in ids), "all traces")
+            lines = {line.get("trace_id"): line for line in service.lines}
+
+        for id in ids:
+            spans = collector.trace(id)
+            request = spans["GET /health/ready"]
+            assert request.parent_span_id.hex() == parent
+            assert attributes(spans["PING"])["db.system.name"] == "redis"
+            select = attributes(spans["SELECT"])
+            assert select["db.query.text"] == "SELECT 1"
+            assert select["db.system.name"] == environment["DATABASE_URL"].partition("+")[0]
+            assert lines[id]["message"] == "GET /health/ready 200"
+    assert not service.messages("Unhandled")
+
+
+def test_neither_traces_nor_their_exporter_are_imported_while_off(environment: dict[str, Any]):
+    code = """
+import sys
+from app.main import create_app
+create_app()
+parts = ("opentelemetry.sdk.trace", "opentelemetry.exporter")
+print([name for name in sys.modules if name.startswith(parts)])
+"""
+    variables = {name: str(value) for name, value in environment.items()}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True
+    )
+
+    assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -7,12 +7,12 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test test-browser lint format check lock clean
+.PHONY: help run dev test test-browser lint format bench-overhead profile check lock clean
 
 help: ## Show these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: .venv/run ## Run the service with all it needs (PORT=, BIND=, MARIADB=1)
+run: .venv/$(if $(TRACING),tracing,run) ## Run the service with all it needs (PORT=, BIND=, MARIADB=1, TRACING=1)
 	@exec $(BIN)/python -m app serve $(if $(MARIADB),--mariadb)
 
 dev: .venv/dev ## The same, and restart when the source changes
@@ -34,13 +34,19 @@ format: .venv/dev ## Format the code and fix what can be fixed
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format --quiet .
 
+bench-overhead: .venv/dev ## Compare the cost of a request with bare FastAPI (CPU time)
+	@$(BIN)/python -m benchmarks.overhead
+
+profile: .venv/dev ## Record a flame graph of a worker under load: var/profile.svg
+	@$(BIN)/python -m benchmarks.profile
+
 check: .venv/run ## Verify settings, servers, schema and connection budget
 	@$(BIN)/python -m app check
 
 lock: ## Pin the newest versions that fit requirements*.in (needs uv)
-	@for name in requirements requirements-dev; do uv pip compile --quiet --upgrade --universal \
-	--python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
-	$$name.in --output-file $$name.lock; done
+	@for name in requirements requirements-tracing requirements-dev; do uv pip compile --quiet \
+	--upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	--no-annotate $$name.in --output-file $$name.lock; done
 
 clean: ## Remove .venv and var, the data of the embedded servers included
 	@rm -rf .venv var
@@ -49,9 +55,13 @@ clean: ## Remove .venv and var, the data of the embedded servers included
 	@$(PYTHON) make_venv.py $<
 	@touch $@
 
-.venv/dev: requirements-dev.lock requirements.lock | python
+.venv/tracing: requirements-tracing.lock requirements.lock | python
 	@$(PYTHON) make_venv.py $<
 	@touch .venv/run $@
+
+.venv/dev: requirements-dev.lock requirements-tracing.lock requirements.lock | python
+	@$(PYTHON) make_venv.py $<
+	@touch .venv/run .venv/tracing $@
 
 .PHONY: python
 python:

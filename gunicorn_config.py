@@ -21,7 +21,7 @@ wsgi_app = "app.main:create_app()"
 worker_class = "app.worker.Worker"
 logger_class = "app.worker.WorkerLogger"
 
-bind = settings.addresses
+bind = [settings.address(port) for port in settings.ports]
 workers = settings.web.concurrency
 timeout = settings.web.timeout
 graceful_timeout = settings.web.graceful_timeout

@@ -48,12 +48,18 @@ def serve(*, reload: bool, mariadb: bool) -> None:
         with ExitStack() as stack:
             used = list(_start_servers(stack, read(GivenUrls), mariadb))
             settings = read_settings()
-            _require_free_port(settings)
+            if reload:
+                # It has one worker and one port; what would be on another is there too.
+                settings.metrics.port = None
+                os.environ["METRICS_PORT"] = ""
+            for port in settings.ports:
+                _require_free(settings, port)
             if settings.environment == "development":
                 used += asyncio.run(_prepare_database(settings))
-            url = f"http://{settings.address}"
+            url = f"http://{settings.address(settings.port)}"
             used += [
                 f"API        {url}/v1/books, documented at {url}/docs",
+                f"Metrics    http://{settings.address(settings.ports[-1])}/metrics",
                 "Stop       with Ctrl-C",
             ]
             typer.echo("\n".join(used))
@@ -93,16 +99,17 @@ def _start_servers(stack: ExitStack, given: GivenUrls, mariadb: bool) -> Iterato
         yield f"Cache      embedded Valkey in {VAR / 'valkey'}, as REDIS_URL is not set"
 
 
-def _require_free_port(settings: Settings) -> None:
+def _require_free(settings: Settings, port: int) -> None:
     family = socket.AF_INET6 if ":" in settings.bind else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((settings.bind, settings.port))
+            probe.bind((settings.bind, port))
         except OSError as error:
+            variable = "PORT" if port == settings.port else "METRICS_PORT"
             raise SystemExit(
-                f"Cannot listen on {settings.bind}:{settings.port}: {error.strerror}. "
-                "Set PORT or BIND to something else, for example: make run PORT=8001"
+                f"Cannot listen on {settings.address(port)}: {error.strerror}. "
+                f"Set {variable} or BIND to something else, for example: make run {variable}=8001"
             ) from None
 
 

@@ -179,16 +179,11 @@ class Settings(Sources):
     api: ApiSettings = Field(default_factory=ApiSettings)
 
     @property
-    def address(self) -> str:
-        return self._at(self.port)
+    def ports(self) -> list[int]:
+        """All that Gunicorn listens on, the API's first."""
+        return [self.port] if self.metrics.port is None else [self.port, self.metrics.port]
 
-    @property
-    def addresses(self) -> list[str]:
-        """All that Gunicorn listens on."""
-        ports = [self.port] if self.metrics.port is None else [self.port, self.metrics.port]
-        return [self._at(port) for port in ports]
-
-    def _at(self, port: int) -> str:
+    def address(self, port: int) -> str:
         host = f"[{self.bind}]" if ":" in self.bind else self.bind
         return f"{host}:{port}"
 

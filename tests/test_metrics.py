@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 
 import httpx2
@@ -9,12 +10,14 @@ import pytest
 from prometheus_client.samples import Sample
 
 from app.main import create_app
+from app.metrics import Metrics
 from app.resources import Resources, open_resources
 from app.settings import LogSettings, MetricsSettings, RedisSettings, Settings
 from app.version import VERSION
 from tests.catalogue import Catalogue
 from tests.conftest import client_of
 from tests.metrics import scrape, total
+from tests.process import ROOT
 
 REQUESTS = "http_request_duration_seconds_count"
 
@@ -177,3 +180,11 @@ def late(samples: list[Sample]) -> float:
     """How often the loop was more than 100 ms late."""
     name = "event_loop_lag_seconds"
     return total(samples, f"{name}_count") - total(samples, f"{name}_bucket", le="0.1")
+
+
+def test_every_metric_is_documented():
+    documented = (ROOT / "docs/observability.md").read_text()
+    table = [line for line in documented.splitlines() if line.startswith("| `")]
+    names = {name for line in table for name in re.findall("`([a-z_]+)`", line.split("|")[1])}
+
+    assert names == {family.name for family in Metrics().registry.collect()}

@@ -3,9 +3,11 @@
 Otherwise no part of its SDK is loaded here, and a span is nothing.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
 
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
@@ -13,12 +15,16 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 _NOTHING = nullcontext()
 
+log = logging.getLogger("app.tracing")
+
 
 def is_traced() -> bool:
-    """Whether there is somewhere to send traces to.
+    """Whether there is somewhere to send traces to, and something to send them with."""
+    return _is_wanted() and find_spec("opentelemetry.sdk") is not None
 
-    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
-    """
+
+def _is_wanted() -> bool:
+    """https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/"""
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     return (
         any(os.environ.get(name) for name in endpoints)
@@ -30,6 +36,8 @@ def is_traced() -> bool:
 def telemetry() -> TelemetryConfig:
     """For FastAPI's own spans; each worker exports them with a thread it starts after the fork."""
     traced = is_traced()
+    if _is_wanted() and not traced:
+        log.warning("OTEL_* wants traces; install requirements-tracing.lock for them")
     return {"tracing": traced, "auto_configure": traced, "metrics": False, "logs": False}
 
 

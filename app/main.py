@@ -8,6 +8,7 @@ from app.middleware.request import RequestMiddleware
 from app.openapi import document_problems
 from app.resources import open_resources
 from app.routers import authors, books, docs, health, metrics, rankings
+from app.routing import include
 from app.settings import Settings, read_settings
 from app.tracing import telemetry
 from app.version import VERSION
@@ -31,13 +32,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(BodyLimitMiddleware, settings=settings.request)
     app.add_middleware(RequestMiddleware, settings=settings)
     add_error_handlers(app)
-    # Routers are tried in this order: what is asked most stands first.
-    app.include_router(books.router)
-    app.include_router(authors.router)
-    app.include_router(rankings.router)
-    app.include_router(health.router)
-    app.include_router(metrics.router)
-    app.include_router(docs.router)
+    # Routes are tried in this order: what is asked most stands first.
+    for module in (books, authors, rankings, health, metrics, docs):
+        include(app, module.router)
     app.mount("/docs/assets", docs.assets)
     document_problems(app)
     return app

@@ -1,10 +1,11 @@
-"""Router and route of the API: quick to pass over, strict, and documented in how they fail."""
+"""Routes of the API: found quickly, strict, and documented in how they fail."""
 
 from collections.abc import Callable, Coroutine, Iterator
 from http import HTTPStatus
+from inspect import signature
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute, APIRouter
@@ -18,6 +19,16 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 class Route(APIRoute):
     """Refuses query parameters that it does not declare: a misspelt filter must not pass."""
 
+    def __init__(self, path: str, *args: Any, **options: Any) -> None:
+        super().__init__(path, *args, **options)
+        self._start = path.partition("{")[0]
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        # Most routes are not the one, and that shows at their start already.
+        if not scope["root_path"] and not scope["path"].startswith(self._start):
+            return Match.NONE, {}
+        return super().matches(scope)
+
     def get_route_handler(self) -> Handler:
         handler = super().get_route_handler()
         known = set(_query_names(self.dependant))
@@ -30,19 +41,21 @@ class Route(APIRoute):
         return strict_handler
 
 
-class Router(APIRouter):
-    """Looks at its routes only for paths below its prefix.
+def include(app: FastAPI, router: APIRouter) -> None:
+    """Put the routes of `router` into the application's own list.
 
-    FastAPI asks every included router in turn, and each asks every route of its own.
+    FastAPI's `include_router` keeps routers apart: it asks one after the other, and matches the
+    path once to find the router and once more within it.
     """
+    add = app.router.add_api_route
+    for route in router.routes:
+        if not isinstance(route, APIRoute):
+            raise TypeError(f"{route} is no route of FastAPI: add it to the application itself")
+        options = {name: getattr(route, name) for name in _OPTIONS if hasattr(route, name)}
+        add(**options, route_class_override=type(route))
 
-    def __init__(self, prefix: str = "", **options: Any) -> None:
-        super().__init__(prefix=prefix, **{"route_class": Route} | options)
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if not scope["root_path"] and not scope["path"].startswith(self.prefix):
-            return Match.NONE, {}
-        return super().matches(scope)
+_OPTIONS = set(signature(APIRouter.add_api_route).parameters) - {"self", "route_class_override"}
 
 
 def _query_names(dependant: Dependant) -> Iterator[str]:

@@ -1,13 +1,13 @@
 from typing import Annotated
 
-from fastapi import Query, Response
+from fastapi import APIRouter, Query, Response
 
 from app.dependencies import Authors, EditableAuthors, Editor, Id, IfMatch
-from app.routing import Router, etag, problems
+from app.routing import Route, etag, problems
 from app.schemas.author import AuthorCreate, AuthorQuery, AuthorRead, AuthorUpdate
 from app.schemas.page import Page
 
-router = Router("/v1/authors", tags=["authors"])
+router = APIRouter(prefix="/v1/authors", tags=["authors"], route_class=Route)
 
 
 @router.get("", responses=problems())

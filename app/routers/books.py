@@ -1,13 +1,13 @@
 from typing import Annotated
 
-from fastapi import Query, Response
+from fastapi import APIRouter, Query, Response
 
 from app.dependencies import Books, EditableBooks, Editor, Id, IfMatch
-from app.routing import Router, etag, problems
+from app.routing import Route, etag, problems
 from app.schemas.book import BookCreate, BookQuery, BookRead, BookUpdate
 from app.schemas.page import Page
 
-router = Router("/v1/books", tags=["books"])
+router = APIRouter(prefix="/v1/books", tags=["books"], route_class=Route)
 
 
 @router.get("", responses=problems())

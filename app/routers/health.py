@@ -1,13 +1,13 @@
-from fastapi import Request
+from fastapi import APIRouter, Request
 from redis.exceptions import RedisError
 from sqlalchemy import text
 
 from app.dependencies import ReadSession, RedisClient
 from app.errors import Unavailable
-from app.routing import Router, problems
+from app.routing import Route, problems
 from app.schemas.health import Health, Readiness
 
-router = Router("/health", tags=["health"])
+router = APIRouter(prefix="/health", tags=["health"], route_class=Route)
 
 
 @router.get("", responses=problems())

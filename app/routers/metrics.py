@@ -1,12 +1,12 @@
 import asyncio
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from app.dependencies import Scraper
-from app.routing import Router
+from app.routing import Route
 
-router = Router("/metrics", include_in_schema=False)
+router = APIRouter(prefix="/metrics", route_class=Route, include_in_schema=False)
 
 
 @router.get("", dependencies=[Scraper])

@@ -1,10 +1,12 @@
+from fastapi import APIRouter
+
 from app.dependencies import Rankings
-from app.routing import Router, problems
+from app.routing import Route, problems
 from app.schemas.book import Language
 from app.schemas.page import Limit
 from app.schemas.ranking import BookRanking
 
-router = Router("/v1/rankings", tags=["rankings"])
+router = APIRouter(prefix="/v1/rankings", tags=["rankings"], route_class=Route)
 
 
 @router.get("/books", responses=problems())

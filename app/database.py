@@ -131,7 +131,11 @@ def _pool_options(settings: DatabaseSettings, role: Role) -> dict[str, Any]:
 
 
 def _mariadb_setup(settings: DatabaseSettings, role: Role) -> list[str]:
-    setup = ["SET SESSION sql_mode='STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"]
+    setup = [
+        # From 11.6.2 on, who waited for a lock gets an error instead of what its holder committed.
+        "SET SESSION /*M!110602 innodb_snapshot_isolation=OFF, */"
+        "sql_mode='STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"
+    ]
     if role != "maintenance":
         limit = settings.statement_timeout
         setup[0] += f", max_statement_time={limit}, innodb_lock_wait_timeout={LOCK_TIMEOUT}"

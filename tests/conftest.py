@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -108,6 +109,17 @@ async def execute(url: URL, statement: str) -> None:
 def database_url(empty_database: str) -> str:
     asyncio.run(migrate(empty_database))
     return empty_database
+
+
+@pytest.fixture
+def environment(database_url: str, servers: Servers) -> dict[str, Any]:
+    """The variables of a service in a process of its own."""
+    return {
+        "DATABASE_URL": database_url,
+        "DATABASE_POOL_SIZE": 5,
+        "REDIS_URL": servers.valkey.url,
+        "WEB_CONCURRENCY": 2,
+    }
 
 
 async def migrate(url: str) -> None:

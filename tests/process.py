@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,15 @@ class Service:
         fields = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         # Columns: local address, state (01 is established), inode.
         ours = {f"socket:[{f[9]}]" for f in fields if f[1].endswith(port) and f[3] == "01"}
-        links = [os.readlink(fd) for fd in Path(f"/proc/{worker}/fd").iterdir()]
-        return len(ours.intersection(links))
+        return len(ours.intersection(self.open_files(worker)))
+
+    def open_files(self, worker: int) -> list[str]:
+        """What its file descriptors point to."""
+        links: list[str] = []
+        for fd in Path(f"/proc/{worker}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                links.append(os.readlink(fd))
+        return links
 
     @property
     def lines(self) -> list[dict[str, Any]]:

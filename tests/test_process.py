@@ -12,21 +12,11 @@ import httpx2
 import pytest
 
 from app.servers.private import Server, private_mariadb
-from tests.conftest import VAR, Servers, migrate
+from tests.conftest import VAR, migrate
 from tests.load import load
 from tests.process import Service, running, wait_until
 
 mariadb_only = pytest.mark.parametrize("empty_database", ["mariadb"], indirect=True)
-
-
-@pytest.fixture
-def environment(database_url: str, servers: Servers) -> dict[str, Any]:
-    return {
-        "DATABASE_URL": database_url,
-        "DATABASE_POOL_SIZE": 5,
-        "REDIS_URL": servers.valkey.url,
-        "WEB_CONCURRENCY": 2,
-    }
 
 
 @pytest.fixture

@@ -5,22 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.collector import collecting
-from tests.conftest import Servers
 from tests.process import ROOT, running, wait_until
-
-
-@pytest.fixture
-def environment(database_url: str, servers: Servers) -> dict[str, Any]:
-    return {
-        "DATABASE_URL": database_url,
-        "DATABASE_POOL_SIZE": 5,
-        "REDIS_URL": servers.valkey.url,
-        "WEB_CONCURRENCY": 2,
-    }
 
 
 def attributes(span: Span) -> dict[str, str]:
@@ -42,6 +30,7 @@ async def test_every_worker_sends_traces_that_go_on_those_of_its_clients(
             async with httpx2.AsyncClient(base_url=service.url) as client:
                 await client.get("/v1/books/7", headers={"X-Request-ID": "alone"})
             await wait_until(lambda: all(collector.trace(id) for id in ids), "all traces")
+            await service.wait_for("GET /v1/books/7")
             lines = {line.get("trace_id"): line for line in service.lines}
 
         for id in ids:

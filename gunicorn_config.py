@@ -42,13 +42,14 @@ def on_starting(server: Arbiter) -> None:
         budget = asyncio.run(connection_budget(settings))
     except (SQLAlchemyError, OSError) as error:
         server.log.warning("The connection budget is not checked, no database: %r", error)
-    else:
-        if budget and not budget.fits:
-            raise SystemExit(f"Too many connections: {budget}")
-    server.metrics = slots.make_directory()
+        return
+    if budget and not budget.fits:
+        raise SystemExit(f"Too many connections: {budget}")
 
 
 def pre_fork(server: Arbiter, worker: Worker) -> None:
+    if not hasattr(server, "metrics"):  # now that nothing hinders the start any more
+        server.metrics = slots.make_directory()
     worker.slot = slots.lowest_free(server.WORKERS.values())
 
 
@@ -61,7 +62,8 @@ def child_exit(server: Arbiter, worker: Worker) -> None:
 
 
 def on_exit(server: Arbiter) -> None:
-    shutil.rmtree(server.metrics, ignore_errors=True)
+    if hasattr(server, "metrics"):
+        shutil.rmtree(server.metrics, ignore_errors=True)
 
 
 def when_ready(server: Arbiter) -> None:

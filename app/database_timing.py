@@ -16,7 +16,7 @@ from app.request_context import current_request
 from app.tracing import Tracing
 
 # Labels are bounded: whatever else a statement starts with is "OTHER".
-OPERATIONS = ("SELECT", "INSERT", "UPDATE", "DELETE", "COMMIT")
+OPERATIONS = ("SELECT", "INSERT", "UPDATE", "DELETE", "BEGIN", "COMMIT")
 MAX_STATEMENT = 2000  # characters of it in a log line
 
 log = logging.getLogger("app.database")
@@ -91,7 +91,7 @@ class DatabaseTiming:
     def _time(
         self, system: str, statement: str, call: Callable[..., None], *arguments: Any
     ) -> None:
-        word = statement[:6].upper()
+        word = statement[:6].rstrip().upper()
         operation = word if word in OPERATIONS else "OTHER"
         start = time.perf_counter()
         try:
@@ -104,7 +104,7 @@ class DatabaseTiming:
         self._durations[operation].observe(seconds)
         request = current_request.get()
         if request is not None:
-            request.spend("db", seconds, count=operation != "COMMIT")
+            request.spend("db", seconds, count=operation not in ("BEGIN", "COMMIT"))
             if seconds > request.slowest_seconds:
                 request.slowest_seconds = seconds
                 request.slowest_statement = statement[:MAX_STATEMENT]

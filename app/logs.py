@@ -9,7 +9,14 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
-from app.log_lines import Line, hide_secrets, render_console, render_json, timestamp
+from app.log_lines import (
+    Line,
+    hide_secret_fields,
+    hide_secrets,
+    render_console,
+    render_json,
+    timestamp,
+)
 from app.request_context import current_request
 from app.settings import LogSettings
 
@@ -74,6 +81,7 @@ class Output:
             self._wake.set()
             self._thread.join(STOP_TIMEOUT)
             self._thread = None
+            self.dropped += len(self._waiting)
 
     def _run(self) -> None:
         reported = 0
@@ -83,10 +91,14 @@ class Output:
             time.sleep(BATCH_DELAY)
             self._flush()
             if dropped := self.dropped - reported:
-                reported = self.dropped
-                self.write(
-                    logging.WARNING, f"{dropped} log lines dropped: nobody read them in time"
-                )
+                self._write(self._drops(dropped))
+                reported = self.dropped  # this line included, if nobody has read it either
+
+    def _drops(self, count: int) -> bytes:
+        line = {"time": timestamp(time.time()), "level": "WARNING"}
+        return self._render(
+            line | {"message": f"{count} log lines dropped: nobody read them in time"}
+        )
 
     def _flush(self) -> None:
         batch = b""
@@ -100,26 +112,40 @@ class Output:
 
     def _render(self, line: Line) -> bytes:
         try:
-            return self.render(line)
+            return self._render_within(line, MAX_WRITE)
         except Exception as error:  # whatever a library has put into its line
             message = f"{line['message']!a} ({error!a})"
-            return self.render(
-                {name: line[name] for name in ("time", "level")} | {"message": message}
-            )
+            own = {name: line[name] for name in ("time", "level")}
+            return self._render_within(own | {"message": message}, MAX_WRITE)
+
+    def _render_within(self, line: Line, limit: int) -> bytes:
+        """A line that is too long loses the beginning of its traceback, then of its message."""
+        data = self.render(line)
+        for name in ("exception", "message"):
+            if (excess := len(data) - limit) > 0 and name in line:
+                line[name] = "... " + line[name][excess + 4 :]
+                data = self.render(line)
+        return data
 
     def _write(self, data: bytes) -> None:
-        # Whoever read our lines may be gone: the service goes on without them.
-        with contextlib.suppress(OSError):
-            if self._thread is None and not self._is_writable():
-                self.dropped += 1
-            else:
-                os.write(self.fd, data)
+        rest = memoryview(data)
+        try:
+            while rest:
+                # Without a thread, the one that would wait is the master, or a worker that stops.
+                if self._thread is None and not self._is_writable(STOP_TIMEOUT):
+                    raise TimeoutError
+                try:
+                    rest = rest[os.write(self.fd, rest) :]
+                except BlockingIOError:  # somebody made it so
+                    self._is_writable(None)
+        except OSError:
+            # Whoever read our lines may be gone: the service goes on without them.
+            self.dropped += data.count(b"\n")
 
-    def _is_writable(self) -> bool:
-        """Without a thread, the one that would wait is the master, or a worker that stops."""
+    def _is_writable(self, timeout: float | None) -> bool:
         poll = select.poll()
         poll.register(self.fd, select.POLLOUT)
-        return bool(poll.poll(STOP_TIMEOUT * 1000))
+        return bool(poll.poll(None if timeout is None else timeout * 1000))
 
 
 class LineHandler(logging.Handler):
@@ -131,12 +157,9 @@ class LineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            fields = {"logger": record.name}
-            fields |= {
-                name: hide_secrets(value) if isinstance(value, str) else value
-                for name, value in vars(record).items()
-                if name not in _STANDARD
-            }
+            fields: Line = {"logger": record.name}
+            extra = {name: v for name, v in vars(record).items() if name not in _STANDARD}
+            fields |= hide_secret_fields(extra)
             if (request := current_request.get()) is not None:
                 fields["request_id"] = request.id
                 if request.trace_id is not None:

@@ -135,6 +135,9 @@ class Metrics:
     def observe_request(
         self, method: str, route: str, status: int, seconds: float, size: int
     ) -> None:
+        """Count an answer; `status` is 0 where the client got none."""
+        if not status:
+            return
         # Looking a child up by its labels costs more than observing.
         key = (method if method in METHODS else "other", route, status // 100)
         children = self._requests.get(key)

@@ -15,12 +15,12 @@ from typing import Any
 from app.database import Sessions
 from app.logs import Output
 from app.metrics import Metrics
-from app.request_context import InFlight
+from app.request_context import InFlight, RequestContext, current_request
 
 BEAT = 0.05  # s; how often the loop is asked to come by
 SAMPLE = 1.0  # s; how often gauges are set
 TICK = 0.025  # s; how often the watchdog looks
-BLOCKED = 0.1  # s; a task that does not let go for this long is a defect
+LOOKS = 4  # at the same task, without a beat between them: it has not let go for 0.1 s
 FRAMES = 8  # of the stack, the innermost ones
 
 log = logging.getLogger("app.monitor")
@@ -42,6 +42,7 @@ async def open_monitor(
         beating.cancel()
         with suppress(asyncio.CancelledError):
             await beating
+        monitor.sample()
 
 
 class Monitor:
@@ -60,14 +61,14 @@ class Monitor:
         while True:
             start = time.perf_counter()
             if start >= sample_at:
-                self._sample()
+                self.sample()
                 sample_at = start + SAMPLE
             due = time.perf_counter() + BEAT
             await asyncio.sleep(BEAT)
             self.metrics.loop_lag.observe(max(0.0, time.perf_counter() - due))
             self.beats += 1
 
-    def _sample(self) -> None:
+    def sample(self) -> None:
         metrics = self.metrics
         metrics.requests_in_flight.set(len(self.in_flight))
         for name, pool in self.sessions.pools.items():
@@ -84,8 +85,8 @@ class Monitor:
 class Watchdog(threading.Thread):
     """Names the request that blocks the event loop, while it does.
 
-    A task runs at most once between two beats of the loop. One that is found running again and
-    again, and the loop has not beaten meanwhile, has not let go.
+    Once a beat is overdue, the loop comes to it before it runs any task a second time. A task that
+    is found running look after look, without a beat between them, has not let go.
     """
 
     def __init__(self, monitor: Monitor, in_flight: InFlight) -> None:
@@ -102,17 +103,16 @@ class Watchdog(threading.Thread):
 
     def run(self) -> None:
         seen: tuple[asyncio.Task[Any] | None, int] = (None, 0)
-        since, warned = 0.0, False
+        looks = 0  # rather than time: a watchdog that got no CPU itself has seen nothing
         while not self._stopped.wait(TICK):
             now = asyncio.current_task(self.loop), self.monitor.beats
-            if now != seen:
-                seen, since, warned = now, time.perf_counter(), False
-            elif now[0] is not None and not warned and time.perf_counter() - since >= BLOCKED:
-                warned = True
+            looks = looks + 1 if now == seen and now[0] is not None else 0
+            seen = now
+            if looks == LOOKS and now[0] is not None:
                 self._warn(now[0])
 
     def _warn(self, task: asyncio.Task[Any]) -> None:
-        request = self.in_flight.get(task)
+        request = self._request_of(task)
         extra: dict[str, Any] = {"stack": self._stack()}
         if request is None:
             culprit = f"the task {task.get_name()}"
@@ -120,6 +120,11 @@ class Watchdog(threading.Thread):
             culprit = f"{request.scope['method']} {request.route}"
             extra["request_id"] = request.id
         log.warning("The event loop is blocked by %s", culprit, extra=extra)
+
+    def _request_of(self, task: asyncio.Task[Any]) -> RequestContext | None:
+        if sys.version_info >= (3, 12):  # a task that a handler has started, too
+            return task.get_context().get(current_request)
+        return self.in_flight.get(task)
 
     def _stack(self) -> list[str]:
         frame = sys._current_frames().get(self.loop_thread)

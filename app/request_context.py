@@ -32,11 +32,11 @@ class RequestContext:
         if (route := scope.get("route")) is not None:
             path: str = route.path
             return path
-        if "endpoint" not in scope:
+        if "endpoint" not in scope or scope["path_params"]:
             return "unmatched"
         # A mounted application, or a plain route of Starlette, such as /openapi.json.
         mount: str = scope["root_path"].removeprefix(scope.get("app_root_path", ""))
-        return mount or ("unmatched" if scope["path_params"] else scope["path"])
+        return mount or scope["path"]
 
     def own_seconds(self, elapsed: float) -> float:
         """What is left of `elapsed` for our own code; none where more was done in parallel."""

@@ -96,7 +96,9 @@ class WebSettings(BaseModel):
 
 
 class RequestSettings(BaseModel):
-    timeout: Seconds = Field(15, description="Longest time for one request, s")
+    timeout: Seconds = Field(
+        15, description="Longest time for one request and its background tasks, s"
+    )
     max_body: Count = Field(1_048_576, description="Largest request body, bytes")
 
 
@@ -116,7 +118,7 @@ class LogSettings(BaseModel):
 
 class MetricsSettings(BaseModel):
     port: int | None = Field(
-        None, ge=1, le=65535, description="Second port to listen on, for `/metrics` only there"
+        None, ge=1, le=65535, description="Second port; `/metrics` answers only there"
     )
     token: SecretStr | None = Field(
         None, description="Bearer token that `/metrics` wants, then through a proxy too"
@@ -199,6 +201,15 @@ class Settings(Sources):
             )
         return value
 
+    @field_validator("metrics")
+    @classmethod
+    def refuse_one_port_for_two(
+        cls, value: MetricsSettings, info: ValidationInfo
+    ) -> MetricsSettings:
+        if value.port is not None and value.port == info.data.get("port"):
+            raise PydanticCustomError("same_port", "METRICS_PORT: is the same as PORT")
+        return value
+
     @field_validator("api")
     @classmethod
     def refuse_a_weak_key(cls, value: ApiSettings, info: ValidationInfo) -> ApiSettings:
@@ -235,7 +246,7 @@ def read(kind: type[S]) -> S:
 
 def _explain(fault: ErrorDetails) -> str:
     name = "_".join(map(str, fault["loc"])).upper()
-    if fault["type"] == "production":
+    if fault["type"] in ("production", "same_port"):
         return fault["msg"]
     if fault["type"] == "missing":
         # A group without any variable is reported as a whole; both groups require their URL.

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from app.metrics import Metrics
 from tests.process import ROOT
 from tests.prometheus import CONFIG, program
 
@@ -28,6 +29,19 @@ def test_every_alert_is_tested_and_has_a_runbook():
     assert names == headings
     assert links == [name.lower() for name in names]
     assert set(re.findall(r"alertname: (\w+)\n", tests)) == set(names)
+
+
+def test_rules_alerts_and_panels_name_metrics_that_exist():
+    families = {family.name for family in Metrics().registry.collect()}
+    texts = [path.read_text() for path in CONFIG.glob("*.yml")]
+    texts += [path.read_text() for path in (ROOT / "docker/grafana/dashboards").glob("*.json")]
+
+    # A metric stands before its labels; what a rule has recorded has colons in its name.
+    named = {name for text in texts for name in re.findall(r"(?<![\w:])([a-z_]+)\{", text)}
+    used = {re.sub("_(bucket|count|sum|total)$", "", name) for name in named - {"up"}}
+
+    assert len(used) > 10
+    assert used <= families
 
 
 def test_dashboards_use_the_data_source_that_is_provisioned():

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.log_lines import hide_secrets, render_console, render_json
-from app.logs import MAX_WAITING, Output, configure_logs
+from app.logs import MAX_WAITING, MAX_WRITE, Output, configure_logs
 from app.request_context import RequestContext, current_request
 from app.settings import LogSettings
 
@@ -133,14 +133,83 @@ def test_stalled_reader_does_not_hold_up_a_process_without_the_thread():
     ("said", "logged"),
     [
         ("password=hunter2 wrong", "password=*** wrong"),
-        ("{'Authorization': 'Bearer abc.def'}", "{'Authorization': 'Bearer ***'}"),
-        ('{"access_token": "abc", "n": 1}', '{"access_token": "***", "n": 1}'),
+        ("{'Authorization': 'Bearer abc.def'}", "{'Authorization': '***'}"),
+        ('{"access_token": "abc", "n": 1}', '{"access_token": ***, "n": 1}'),
         ("GET /reset?token=abc&page=2", "GET /reset?token=***&page=2"),
         ("redis://user:pass@host:6379/0", "redis://user:***@host:6379/0"),
         ("X-API-Key: abc", "X-API-Key: ***"),
+        ("Authorization: ApiKey abc", "Authorization: ***"),
+        ("Cookie: theme=dark; session=abc", "Cookie: ***"),
+        ("AWS_SECRET_ACCESS_KEY=abc", "AWS_SECRET_ACCESS_KEY=***"),
+        ("[(b'authorization', b'Bearer abc')]", "[(b'authorization', b'***')]"),
+        ("[(b'x-api-key', b'abc')]", "[(b'x-api-key', b***)]"),
+        ('password="two words"', "password=***"),
+        ("Duplicate entry 'a@b.c' for key 'PRIMARY'", "Duplicate entry *** for key 'PRIMARY'"),
         ("http://127.0.0.1:8000/a@b", "http://127.0.0.1:8000/a@b"),
         ("the token was refused", "the token was refused"),
     ],
 )
 def test_secrets_are_hidden_and_nothing_else(said: str, logged: str):
     assert hide_secrets(said) == logged
+
+
+def test_secret_fields_of_a_line_are_hidden(capfd: pytest.CaptureFixture[str]):
+    configure_logs(LogSettings(format="json"))
+    extra = {"password": "abc", "headers": {"authorization": "Bearer abc"}, "n": 1}
+    logging.getLogger("some.library").warning("sent", extra=extra)
+
+    [line] = printed(capfd)
+
+    assert "abc" not in json.dumps(line)
+    assert line["n"] == 1
+
+
+def test_long_traceback_leaves_the_line_in_one_piece(capfd: pytest.CaptureFixture[str]):
+    """Longer ones would be torn where several workers write to one pipe."""
+    output = configure_logs(LogSettings(format="json"))
+    try:
+        raise ValueError("x" * 10_000 + "the end")
+    except ValueError:
+        logging.getLogger("app").exception("Broken")
+
+    [line] = printed(capfd)
+
+    assert line["exception"].endswith("the end")
+    assert len(output.render(line)) <= MAX_WRITE
+
+
+def test_fields_of_a_line_cannot_command_a_terminal():
+    line = {"time": "1970-01-01T00:00:00.000Z", "level": "INFO", "message": "GET"}
+
+    assert render_console(line | {"path": "/\x1b[2J\nforged"}).endswith(b"/\\x1b[2J\\nforged\n")
+
+
+def test_lines_are_whole_on_a_pipe_that_does_not_block():
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    output = Output(render_json, fd=writer)
+    output.start()
+    for n in range(2000):
+        output.write(logging.INFO, f"line {n}")
+    received = b""
+    while b"line 1999" not in received:
+        received += os.read(reader, 65_536)
+    output.stop()
+    os.close(reader)
+    os.close(writer)
+
+    assert len([json.loads(line) for line in received.splitlines()]) == 2000
+    assert output.dropped == 0
+
+
+def test_lines_that_nobody_can_read_any_more_count_as_dropped():
+    reader, writer = os.pipe()
+    output = Output(render_json, fd=writer)
+    os.close(reader)
+    output.start()
+    for n in range(100):
+        output.write(logging.INFO, f"line {n}")
+    output.stop()
+    os.close(writer)
+
+    assert output.dropped >= 100  # and the lines that tell so

@@ -2,7 +2,6 @@
 as a real Prometheus sees them; and what else only several processes show."""
 
 import asyncio
-import contextlib
 import json
 import math
 import os
@@ -113,11 +112,7 @@ async def scrapes(prometheus: Prometheus) -> list[Any]:
 
 def metric_files(service: Service) -> list[Path]:
     """All that lie where the workers count."""
-    links: list[str] = []
-    for worker in service.workers:
-        for fd in Path(f"/proc/{worker}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-                links.append(os.readlink(fd))
+    links = [link for worker in service.workers for link in service.open_files(worker)]
     [folder] = {Path(link).parent for link in links if re.search(r"/metrics-\w+/\w+\.db$", link)}
     return list(folder.iterdir())
 
@@ -162,6 +157,7 @@ async def test_panel_shows_data(minute: Minute, expression: str):
         "route:http_requests:rate1m",
         "job:http_requests:rate1m",
         "job:http_errors:ratio_rate5m",
+        "job:http_errors:ratio_rate1h",
         "job:http_request_duration_seconds:p99_rate5m",
     ],
 )
@@ -169,7 +165,7 @@ async def test_recording_rule_gives_data(minute: Minute, rule: str):
     assert minute.prometheus.query(rule)
 
 
-async def test_metrics_port_has_the_metrics_to_itself(environment: dict[str, Any], tmp_path: Path):
+async def test_metrics_are_only_on_their_port(environment: dict[str, Any], tmp_path: Path):
     port = free_port()
     variables = environment | {"WEB_CONCURRENCY": 1, "METRICS_PORT": port}
     async with running(tmp_path / "log", **variables) as service, httpx2.AsyncClient() as client:

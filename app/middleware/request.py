@@ -19,7 +19,7 @@ from app.tracing import current_trace_id, is_traced
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # W3C Trace Context, 3.2: version, trace id, parent id, flags; the ids are not all zeros.
 _TRACEPARENT = re.compile(
-    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
 
 log = logging.getLogger("app.request")
@@ -49,38 +49,47 @@ class RequestMiddleware:
         task = asyncio.current_task()
         state["in_flight"][task] = request
         status = size = 0
+        ended: float | None = None
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status, size
+            nonlocal status, size, ended
             if message["type"] == "http.response.start":
                 status = message["status"]
                 elapsed = time.perf_counter() - start
-                message["headers"] += [
+                message["headers"] = [
+                    *message["headers"],  # of an answer that may be sent again
                     (b"x-request-id", request.id.encode()),
                     (b"x-process-time", b"%.6f" % elapsed),
                     (b"server-timing", _server_timing(request, elapsed)),
                 ]
             elif message["type"] == "http.response.body":
                 size += len(message.get("body", b""))
+                if not message.get("more_body"):
+                    ended = time.perf_counter()  # what follows are background tasks
             await send(message)
 
         try:
             with Deadline(self.timeout) as deadline:
                 await self.app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:
+            if not status:  # the worker stops, and waited for this request as long as it may
+                await _stopping(scope)(scope, receive, send_with_headers)
+            raise
         except Exception as error:
+            if status:
+                status = 500  # half an answer is out: all that is left is to cut the connection
+                raise
             late = isinstance(error, TimeoutError) and deadline.expired
             if not late:
                 log.exception("Unhandled error")
-            if status:
-                raise  # half an answer is out: all that is left is to cut the connection
             response = _too_late(self.timeout, scope) if late else _broken(scope)
             await response(scope, receive, send_with_headers)
         finally:
             del state["in_flight"][task]
-            elapsed = time.perf_counter() - start
-            if status:
-                method = scope["method"]
-                state["metrics"].observe_request(method, request.route, status, elapsed, size)
+            elapsed = (ended or time.perf_counter()) - start
+            if scope["method"] == "HEAD":
+                size = 0
+            state["metrics"].observe_request(scope["method"], request.route, status, elapsed, size)
             if self._is_logged(status, elapsed):
                 self._log(request, status, elapsed)
 
@@ -147,6 +156,11 @@ def _split(request: RequestContext, elapsed: float) -> dict[str, Any]:
         fields["slowest_statement"] = request.slowest_statement
         fields["slowest_statement_ms"] = round(request.slowest_seconds * 1000, 2)
     return fields
+
+
+def _stopping(scope: Scope) -> ASGIApp:
+    detail = "This worker stops and could not finish the request in time"
+    return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, scope, RETRY_AFTER)
 
 
 def _too_late(timeout: float, scope: Scope) -> ASGIApp:

@@ -18,11 +18,11 @@ _SECRET = re.compile(
     rf"""(?ix)
     # a header: everything up to its end
     ( (?:authorization|cookie) (?: ["']?\s*[=:]\s* | ["'],\s* ) b?["']? ) [^"'\r\n]+
-    # a name and its value
-    | ( [\w-]*{_WORDS}[\w-]* (?: ["']?\s*[=:]\s* | ["'],\s* ) b? )
+    # a name that holds such a word, and its value
+    | ( {_WORDS}[\w-]{{0,40}} (?: ["']?\s*[=:]\s* | ["'],\s* ) b? )
       (?: "[^"]*" | '[^']*' | [^\s"'&,;)}}\]]+ )
     # the password in a URL
-    | ( :// [^\s/:@]* : ) [^\s/@]+ (?=@)
+    | ( :// [^\s/:@]{{0,100}} : ) [^\s/@]+ (?=@)
     # what MariaDB quotes of a row
     | ( Duplicate\ entry\ | value:\  ) '.*?' (?=\ for\ (?:key|column))
     """

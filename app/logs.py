@@ -51,7 +51,7 @@ class Output:
         self._waiting: deque[bytes] = deque()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
-        self._stopping = False
+        self._stopped = threading.Event()
 
     def write(self, level: int, message: str, fields: Line | None = None) -> None:
         if level < self.lowest:
@@ -71,13 +71,13 @@ class Output:
                 self._wake.set()
 
     def start(self) -> None:
-        self._stopping = False
+        self._stopped.clear()
         self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         if self._thread is not None:
-            self._stopping = True
+            self._stopped.set()
             self._wake.set()
             self._thread.join(STOP_TIMEOUT)
             self._thread = None
@@ -85,10 +85,10 @@ class Output:
 
     def _run(self) -> None:
         reported = 0
-        while not self._stopping or self._waiting:
+        while not self._stopped.is_set() or self._waiting:
             self._wake.wait()
             self._wake.clear()
-            time.sleep(BATCH_DELAY)
+            self._stopped.wait(BATCH_DELAY)
             self._flush()
             if dropped := self.dropped - reported:
                 self._write(self._drops(dropped))

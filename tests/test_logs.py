@@ -3,6 +3,8 @@ import json
 import logging
 import os
 import re
+import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -151,6 +153,19 @@ def test_stalled_reader_does_not_hold_up_a_process_without_the_thread():
 )
 def test_secrets_are_hidden_and_nothing_else(said: str, logged: str):
     assert hide_secrets(said) == logged
+
+
+@pytest.mark.parametrize("part", ["x", "token", "password='", "://a"])
+def test_time_to_hide_secrets_grows_with_the_text_and_not_faster(part: str):
+    def cost(times: int) -> float:
+        text = part * times
+        runs = [time.process_time()]
+        for _ in range(3):
+            hide_secrets(text)
+            runs.append(time.process_time())
+        return min(after - before for before, after in pairwise(runs))
+
+    assert cost(16_000) < 10 * cost(4_000)  # a pattern that backtracks takes 16 times as long
 
 
 def test_secret_fields_of_a_line_are_hidden(capfd: pytest.CaptureFixture[str]):

@@ -165,6 +165,21 @@ async def test_recording_rule_gives_data(minute: Minute, rule: str):
     assert minute.prometheus.query(rule)
 
 
+async def test_ten_thousand_random_paths_add_one_series(
+    environment: dict[str, Any], tmp_path: Path
+):
+    paths = [f"/{n}/{'x' * (n % 50)}" for n in range(10_000)]
+    variables = environment | {"WEB_CONCURRENCY": 1, "LOG_ACCESS_SAMPLE": 0}
+    async with running(tmp_path / "log", **variables) as service:
+        await ask(service.url, paths, len(paths))
+        async with httpx2.AsyncClient(base_url=service.url) as client:
+            samples = await scrape(client)
+
+    [series] = [sample for sample in samples if sample.name == COUNT]
+    assert series.labels == {"method": "GET", "route": "unmatched", "status": "4xx"}
+    assert series.value == 10_000
+
+
 async def test_metrics_are_only_on_their_port(environment: dict[str, Any], tmp_path: Path):
     port = free_port()
     variables = environment | {"WEB_CONCURRENCY": 1, "METRICS_PORT": port}

@@ -57,11 +57,10 @@ def serve(*, reload: bool, mariadb: bool) -> None:
             if settings.environment == "development":
                 used += asyncio.run(_prepare_database(settings))
             url = f"http://{settings.address(settings.port)}"
-            used += [
-                f"API        {url}/v1/books, documented at {url}/docs",
-                f"Metrics    http://{settings.address(settings.ports[-1])}/metrics",
-                "Stop       with Ctrl-C",
-            ]
+            used.append(f"API        {url}/v1/books, documented at {url}/docs")
+            if settings.environment == "development":
+                used.append(f"Metrics    http://{settings.address(settings.ports[-1])}/metrics")
+            used.append("Stop       with Ctrl-C")
             typer.echo("\n".join(used))
             code = _run(_uvicorn(settings) if reload else _gunicorn(settings))
     except KeyboardInterrupt:

@@ -104,6 +104,26 @@ async def test_background_task_is_not_part_of_the_duration(
     assert total(samples, "http_request_duration_seconds_sum", route="/later") < 0.5
 
 
+async def test_background_task_that_fails_does_not_change_the_answer(
+    settings: Settings, resources: Resources
+):
+    app = create_app(settings)
+
+    async def fail() -> None:
+        raise RuntimeError("too late to tell")
+
+    @app.get("/failing-later")
+    async def failing_later(tasks: BackgroundTasks) -> None:
+        tasks.add_task(fail)
+
+    async with client_of(app, resources) as client:
+        with pytest.raises(RuntimeError, match="too late"):
+            await client.get("/failing-later")
+        samples = await scrape(client)
+
+    assert total(samples, REQUESTS, route="/failing-later", status="2xx") == 1
+
+
 async def test_methods_that_nobody_knows_share_a_series(client: httpx2.AsyncClient):
     for n in range(20):
         await client.request(f"METHOD{n}", "/v1/books")

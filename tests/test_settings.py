@@ -8,7 +8,6 @@ from app.database import database_url as url_of
 from app.settings import Settings, read_settings
 from app.settings_table import settings_table
 from tests.command import run
-from tests.conftest import Servers
 from tests.process import ROOT, free_port
 
 ROWS = [row.strip("| ").split(" | ") for row in settings_table().splitlines()[2:]]
@@ -299,16 +298,6 @@ def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch):
     for shown in (repr(settings), str(settings), settings.model_dump_json()):
         assert "pool_size" in shown
         assert "hunter2" not in shown
-
-
-@pytest.fixture
-def environment(database_url: str, servers: Servers) -> dict[str, Any]:
-    return {
-        "DATABASE_URL": database_url,
-        "DATABASE_POOL_SIZE": 5,
-        "REDIS_URL": servers.valkey.url,
-        "WEB_CONCURRENCY": 1,
-    }
 
 
 def check(folder: Path, environment: dict[str, Any]) -> tuple[int, dict[str, str]]:

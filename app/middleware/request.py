@@ -77,7 +77,9 @@ class RequestMiddleware:
             raise
         except Exception as error:
             if status:
-                status = 500  # half an answer is out: all that is left is to cut the connection
+                # Half an answer is out, and all that is left is to cut the connection; or the
+                # whole, and a background task has failed. Whoever called us logs it.
+                status = status if ended else 500
                 raise
             late = isinstance(error, TimeoutError) and deadline.expired
             if not late:

@@ -53,20 +53,18 @@ class DatabaseTiming:
         dialect = engine.dialect
         timed = partial(self._time, dialect.name)
 
-        # These run in place of the dialect's own, so that a statement that fails is timed too.
-        @event.listens_for(engine.sync_engine, "do_execute")
-        def execute(
-            cursor: DBAPICursor, statement: str, parameters: Any, context: ExecutionContext
-        ) -> bool:
-            timed(statement, dialect.do_execute, cursor, statement, parameters, context)
-            return True
+        def instead_of(call: Callable[..., None]) -> Callable[..., bool]:
+            def execute(
+                cursor: DBAPICursor, statement: str, parameters: Any, context: ExecutionContext
+            ) -> bool:
+                timed(statement, call, cursor, statement, parameters, context)
+                return True
 
-        @event.listens_for(engine.sync_engine, "do_executemany")
-        def execute_many(
-            cursor: DBAPICursor, statement: str, parameters: Any, context: ExecutionContext
-        ) -> bool:
-            timed(statement, dialect.do_executemany, cursor, statement, parameters, context)
-            return True
+            return execute
+
+        # In place of the dialect's own, so that a statement that fails is timed too.
+        for name in ("do_execute", "do_executemany"):
+            event.listen(engine.sync_engine, name, instead_of(getattr(dialect, name)))
 
         # SQLAlchemy has an event before a commit and none after it.
         commit = dialect.do_commit

@@ -46,10 +46,14 @@ class ReadSession(AsyncSession):
 
 @dataclass(frozen=True)
 class Sessions:
-    """Session factories: `read` points to the replica if one is set, `write` to the primary."""
+    """Session factories: `read` points to the replica if one is set, `write` to the primary.
+
+    `current` reads what is committed by now: from the primary, at the least cost.
+    """
 
     read: async_sessionmaker[ReadSession]
     write: async_sessionmaker[AsyncSession]
+    current: async_sessionmaker[Any]
 
     @property
     def pools(self) -> dict[str, TimedPool]:
@@ -64,12 +68,11 @@ async def open_database(
     read, write = create_engine(settings, "read"), create_engine(settings, "write")
     timing.watch(read, "read")
     timing.watch(write, "write")
+    reads = async_sessionmaker(read, class_=ReadSession, expire_on_commit=False)
+    # No autoflush: what a constraint refuses shows at the commit, in one place.
+    writes = async_sessionmaker(write, expire_on_commit=False, autoflush=False)
     try:
-        yield Sessions(
-            read=async_sessionmaker(read, class_=ReadSession, expire_on_commit=False),
-            # No autoflush: what a constraint refuses shows at the commit, in one place.
-            write=async_sessionmaker(write, expire_on_commit=False, autoflush=False),
-        )
+        yield Sessions(reads, writes, current=writes if settings.read_url else reads)
     finally:
         await read.dispose()
         await write.dispose()

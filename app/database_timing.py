@@ -11,6 +11,7 @@ from sqlalchemy.engine.interfaces import DBAPICursor, ExecutionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import Pool, PoolProxiedConnection
 
+from app.errors import Overloaded
 from app.metrics import Metrics
 from app.request_context import current_request
 from app.tracing import Tracing
@@ -23,24 +24,39 @@ log = logging.getLogger("app.database")
 
 
 class TimedPool(AsyncAdaptedQueuePool):
-    """A pool that tells how long each checkout took, a new connection or a ping included."""
+    """A pool that tells how long each checkout took, a new connection or a ping included.
+
+    It has a queue of limited length: who would wait longest is told so at once.
+    """
 
     observe_wait: Callable[[float], None] = staticmethod(lambda seconds: None)
+    observe_refusal: Callable[[], None] = staticmethod(lambda: None)
+    max_waiting = 0
+    waiting = 0
 
     def connect(self) -> PoolProxiedConnection:
         start = time.perf_counter()
+        if self.waiting >= self.max_waiting and self.checkedout() >= self._most():
+            self.observe_refusal()
+            raise Overloaded("Too many requests wait for the database right now")
+        self.waiting += 1
         try:
             return super().connect()
         finally:
+            self.waiting -= 1
             self.observe_wait(time.perf_counter() - start)
+
+    def _most(self) -> int:
+        return self.size() + self._max_overflow
 
 
 class DatabaseTiming:
     """Adds times to metrics and to the request at hand; logs what took longer than `slow` s."""
 
-    def __init__(self, metrics: Metrics, slow: float) -> None:
+    def __init__(self, metrics: Metrics, slow: float, max_waiting: int) -> None:
         self.metrics = metrics
         self.slow = slow
+        self.max_waiting = max_waiting
         self.tracing = Tracing()
         self._durations = {
             operation: metrics.statement_duration.labels(operation)
@@ -85,6 +101,8 @@ class DatabaseTiming:
                 request.spend("db", seconds, count=0)
 
         pool.observe_wait = observe
+        pool.observe_refusal = self.metrics.shed["database"].inc
+        pool.max_waiting = self.max_waiting
 
     def _time(
         self, system: str, statement: str, call: Callable[..., None], *arguments: Any

@@ -4,6 +4,8 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
+GRACE = 0.01  # s
+
 
 class Deadline:
     """As asyncio.timeout(), at a third of its cost, as it cannot be moved or asked.
@@ -12,13 +14,15 @@ class Deadline:
     by somebody else.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, task: "asyncio.Task[object] | None" = None) -> None:
+        """`task`: the current one, where it is known."""
         self.seconds = seconds
         self.expired = False
+        self._task = task
 
     def __enter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._task: asyncio.Task[object] | None = asyncio.current_task()
+        self._task = self._task or asyncio.current_task()
         self._timer = loop.call_later(self.seconds, self._expire)
         return self
 
@@ -33,6 +37,10 @@ class Deadline:
                 raise TimeoutError from error
 
     def _expire(self) -> None:
+        # What has arrived while the event loop was blocked is looked at first.
+        self._timer = asyncio.get_running_loop().call_later(GRACE, self._cancel)
+
+    def _cancel(self) -> None:
         if self._task is not None:
             self.expired = True
             self._task.cancel()

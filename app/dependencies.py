@@ -6,16 +6,18 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Path, Request
 from fastapi.security import APIKeyHeader
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import database
+from app import cache, database
 from app.errors import NotFound, Unauthorized
+from app.etag import read_etags
+from app.schemas.base import Whole
 from app.schemas.book import MAX_ID
+from app.security import is_editor
 from app.services.authors import AuthorService
 from app.services.books import BookService
+from app.services.preconditions import ExpectedTags
 from app.services.rankings import RankingService
-from app.services.versions import ExpectedVersions
 
 
 async def open_read_session(request: Request) -> AsyncIterator[database.ReadSession]:
@@ -33,29 +35,32 @@ ReadSession = Annotated[database.ReadSession, Depends(open_read_session, scope="
 Session = Annotated[AsyncSession, Depends(open_session, scope="function")]
 
 
-async def read_books(session: ReadSession) -> BookService:
-    return BookService(session)
+async def get_cache(request: Request) -> cache.Cache:
+    found: cache.Cache = request.state.cache
+    return found
 
 
-async def edit_books(session: Session) -> BookService:
-    return BookService(session)
+Cache = Annotated[cache.Cache, Depends(get_cache)]
 
 
-async def read_authors(session: ReadSession) -> AuthorService:
-    return AuthorService(session)
+async def read_books(session: ReadSession, cache: Cache) -> BookService:
+    return BookService(session, cache)
 
 
-async def edit_authors(session: Session) -> AuthorService:
-    return AuthorService(session)
+async def edit_books(session: Session, cache: Cache) -> BookService:
+    return BookService(session, cache)
 
 
-async def read_rankings(session: ReadSession) -> RankingService:
-    return RankingService(session)
+async def read_authors(session: ReadSession, cache: Cache) -> AuthorService:
+    return AuthorService(session, cache)
 
 
-async def get_redis(request: Request) -> Redis:
-    redis: Redis = request.state.redis
-    return redis
+async def edit_authors(session: Session, cache: Cache) -> AuthorService:
+    return AuthorService(session, cache)
+
+
+async def read_rankings(request: Request, cache: Cache) -> RankingService:
+    return RankingService(request.state.sessions, cache)
 
 
 Books = Annotated[BookService, Depends(read_books)]
@@ -63,9 +68,8 @@ EditableBooks = Annotated[BookService, Depends(edit_books)]
 Authors = Annotated[AuthorService, Depends(read_authors)]
 EditableAuthors = Annotated[AuthorService, Depends(edit_authors)]
 Rankings = Annotated[RankingService, Depends(read_rankings)]
-RedisClient = Annotated[Redis, Depends(get_redis)]
 
-Id = Annotated[int, Path(ge=1, le=MAX_ID)]
+Id = Annotated[Whole, Path(ge=1, le=MAX_ID)]
 
 api_key_header = APIKeyHeader(name="X-API-Key", auto_error=False)
 
@@ -73,21 +77,18 @@ api_key_header = APIKeyHeader(name="X-API-Key", auto_error=False)
 async def require_editor(
     request: Request, api_key: Annotated[str | None, Depends(api_key_header)]
 ) -> None:
-    expected = request.state.settings.api.key.get_secret_value()
-    if not secrets.compare_digest((api_key or "").encode(), expected.encode()):
+    if not is_editor((api_key or "").encode(), request.state.settings.api):
         raise Unauthorized("Writing needs the key of an editor in the header X-API-Key")
 
 
 async def read_if_match(
     if_match: Annotated[
         str | None,
-        Header(alias="If-Match", description='Change only this version, for example `"3"`'),
+        Header(alias="If-Match", description="Change only what has this `ETag`"),
     ] = None,
-) -> ExpectedVersions:
-    """The versions of `If-Match` (RFC 9110, 13.1.1); a tag that is not ours matches nothing."""
-    if if_match is None or if_match.strip() == "*":
-        return None
-    return frozenset(tag.strip().strip('"') for tag in if_match.split(","))
+) -> ExpectedTags:
+    """The tags of `If-Match` (RFC 9110, 13.1.1)."""
+    return None if if_match is None else read_etags(if_match)
 
 
 async def require_scraper(
@@ -117,4 +118,4 @@ def _came_by_proxy(request: Request) -> bool:
 
 Editor = Depends(require_editor)
 Scraper = Depends(require_scraper)
-IfMatch = Annotated[ExpectedVersions, Depends(read_if_match)]
+IfMatch = Annotated[ExpectedTags, Depends(read_if_match)]

@@ -59,6 +59,10 @@ class Unauthorized(AppError):
 class NotFound(AppError):
     status = HTTPStatus.NOT_FOUND
 
+    def __init__(self, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.headers = headers or {}
+
 
 class Conflict(AppError):
     status = HTTPStatus.CONFLICT
@@ -71,6 +75,19 @@ class PreconditionFailed(AppError):
 class Unavailable(AppError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     headers = RETRY_AFTER
+
+
+class Overloaded(Unavailable):
+    """Refused to keep what was accepted fast."""
+
+
+class TooManyRequests(AppError):
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+    def __init__(self, policy: str, retry_after: int) -> None:
+        """`retry_after`: s."""
+        super().__init__(f"Too many {policy}; try again in {retry_after} s")
+        self.headers = {"Retry-After": str(retry_after)}
 
 
 class Invalid(AppError):
@@ -91,17 +108,28 @@ def problem(
     errors: Sequence[Mapping[str, Any]] | None = None,
 ) -> Response:
     """An `application/problem+json` answer (RFC 9457)."""
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "instance": scope["path"],
-        "request_id": scope["state"].get("request_id"),
-    }
-    if errors is not None:
-        body["errors"] = errors
-    return Response(orjson.dumps(body), status, headers, "application/problem+json")
+    extra = {} if errors is None else {"errors": errors}
+    request_id = scope["state"].get("request_id")
+    body = problem_body(status, detail, scope["path"], request_id, **extra)
+    # Without a word a cache may keep a 404 or a 405 as long as it likes (RFC 9111, 4.2.2).
+    headers = {"Cache-Control": "no-store"} | dict(headers or {})
+    return Response(body, status, headers, "application/problem+json")
+
+
+def problem_body(
+    status: int, detail: str, path: str, request_id: str | None, **extra: Any
+) -> bytes:
+    return orjson.dumps(
+        {
+            "type": "about:blank",
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "detail": detail,
+            "instance": path,
+            "request_id": request_id,
+            **extra,
+        }
+    )
 
 
 async def on_app_error(request: Request, error: AppError) -> Response:

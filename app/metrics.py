@@ -8,7 +8,7 @@ import platform
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from app.slots import own_slot, shared_directory
+from app.slots import flush, own_slot, shared_directory
 from app.version import VERSION
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -44,6 +44,18 @@ class Metrics:
         self.requests_in_flight = Gauge(
             "http_requests_in_flight",
             "Requests that are being answered",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self.requests_working = Gauge(
+            "http_requests_working",
+            "Of them, those that no cache answered",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self.requests_working_limit = Gauge(
+            "http_requests_working_limit",
+            "How many of those the workers take on right now",
             multiprocess_mode="livesum",
             registry=registry,
         )
@@ -96,6 +108,54 @@ class Metrics:
             ["command"],
             registry=registry,
         )
+        # Children that are made now are there from 0 on: the first event is a change.
+        lookups = Counter(
+            "cache_lookups_total",
+            "Questions to the cache by what came of them",
+            ["result"],
+            registry=registry,
+        )
+        self.cache_lookups = {
+            result: lookups.labels(result)
+            for result in ("hit", "stale", "miss", "bypass", "unavailable")
+        }
+        self.cache_loads = Counter(
+            "cache_loads_total",
+            "Values loaded for want of a fresh one, those ahead of their time included",
+            registry=registry,
+        )
+        self.cache_lock_waits = Counter(
+            "cache_lock_waits_total",
+            "Looks for what another process was loading",
+            registry=registry,
+        )
+        self.cache_too_large = Counter(
+            "cache_too_large_total",
+            "Values larger than CACHE_MAX_VALUE, which are not kept",
+            registry=registry,
+        )
+        invalidations = Counter(
+            "cache_invalidations_total",
+            "Attempts to invalidate what a write has changed",
+            ["result"],
+            registry=registry,
+        )
+        self.cache_invalidations = {
+            result: invalidations.labels(result) for result in ("done", "failed")
+        }
+        self.decisions = Counter(
+            "rate_limit_decisions_total",
+            "Requests allowed and refused, by Redis or, without it, by a worker",
+            ["policy", "decision", "by"],
+            registry=registry,
+        )
+        shed = Counter(
+            "http_requests_shed_total",
+            "Requests refused for what is busy: the worker as a whole, its work, its connections",
+            ["reason"],
+            registry=registry,
+        )
+        self.shed = {reason: shed.labels(reason) for reason in ("in_flight", "working", "database")}
         slot = str(own_slot())
         self.loop_lag = Histogram(
             "event_loop_lag_seconds",
@@ -130,7 +190,10 @@ class Metrics:
             registry=registry,
         )
         build.labels(VERSION, platform.python_version()).set(1)
+        # Looking a child up by its labels costs more than observing.
         self._requests: dict[tuple[str, str, int], tuple[Histogram, Histogram]] = {}
+        self._redis: dict[str, tuple[Histogram, Counter]] = {}
+        self._decisions: dict[tuple[str, str, str], Counter] = {}
 
     def observe_request(
         self, method: str, route: str, status: int, seconds: float, size: int
@@ -138,7 +201,6 @@ class Metrics:
         """Count an answer; `status` is 0 where the client got none."""
         if not status:
             return
-        # Looking a child up by its labels costs more than observing.
         key = (method if method in METHODS else "other", route, status // 100)
         children = self._requests.get(key)
         if children is None:
@@ -149,8 +211,34 @@ class Metrics:
         children[0].observe(seconds)
         children[1].observe(size)
 
+    def observe_redis(self, command: str, seconds: float) -> None:
+        self._of_command(command)[0].observe(seconds)
+
+    def redis_error(self, command: str) -> None:
+        self._of_command(command)[1].inc()
+
+    def _of_command(self, command: str) -> tuple[Histogram, Counter]:
+        children = self._redis.get(command)
+        if children is None:
+            children = self._redis[command] = (
+                self.redis_duration.labels(command),
+                self.redis_errors.labels(command),
+            )
+        return children
+
+    def count_decision(self, policy: str, decision: str, by: str) -> None:
+        labels = (policy, decision, by)
+        child = self._decisions.get(labels)
+        if child is None:
+            child = self._decisions[labels] = self.decisions.labels(*labels)
+        child.inc()
+
     def render(self) -> bytes:
-        """In Prometheus' text format. It reads files: not for the event loop."""
+        """In Prometheus' text format. It reads files: not for the event loop.
+
+        What other workers have counted in the last twentieth of a second may be missing.
+        """
+        flush()
         registry = self.registry
         if directory := shared_directory():
             registry = CollectorRegistry()

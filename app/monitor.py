@@ -10,12 +10,14 @@ import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from app.database import Sessions
 from app.logs import Output
 from app.metrics import Metrics
 from app.request_context import InFlight, RequestContext, current_request
+from app.slots import flush
+from app.workload import Workload
 
 BEAT = 0.05  # s; how often the loop is asked to come by
 SAMPLE = 1.0  # s; how often gauges are set
@@ -28,9 +30,9 @@ log = logging.getLogger("app.monitor")
 
 @asynccontextmanager
 async def open_monitor(
-    metrics: Metrics, logs: Output, sessions: Sessions, in_flight: InFlight
+    metrics: Metrics, logs: Output, sessions: Sessions, in_flight: InFlight, workload: Workload
 ) -> AsyncIterator[None]:
-    monitor = Monitor(metrics, logs, sessions, in_flight)
+    monitor = Monitor(metrics, logs, sessions, in_flight, workload)
     watchdog = Watchdog(monitor, in_flight)
     beating = asyncio.create_task(monitor.run(), name="monitor")
     watchdog.start()
@@ -43,16 +45,23 @@ async def open_monitor(
         with suppress(asyncio.CancelledError):
             await beating
         monitor.sample()
+        flush()
 
 
 class Monitor:
     def __init__(
-        self, metrics: Metrics, logs: Output, sessions: Sessions, in_flight: InFlight
+        self,
+        metrics: Metrics,
+        logs: Output,
+        sessions: Sessions,
+        in_flight: InFlight,
+        workload: Workload,
     ) -> None:
         self.metrics = metrics
         self.logs = logs
         self.sessions = sessions
         self.in_flight = in_flight
+        self.workload = workload
         self.beats = 0
         self._dropped = 0
 
@@ -65,12 +74,17 @@ class Monitor:
                 sample_at = start + SAMPLE
             due = time.perf_counter() + BEAT
             await asyncio.sleep(BEAT)
-            self.metrics.loop_lag.observe(max(0.0, time.perf_counter() - due))
+            lag = max(0.0, time.perf_counter() - due)
+            self.metrics.loop_lag.observe(lag)
+            self.workload.adapt(lag)
             self.beats += 1
+            flush()
 
     def sample(self) -> None:
         metrics = self.metrics
         metrics.requests_in_flight.set(len(self.in_flight))
+        metrics.requests_working.set(self.workload.working)
+        metrics.requests_working_limit.set(self.workload.limit)
         for name, pool in self.sessions.pools.items():
             metrics.pool_size.labels(name).set(pool.size())
             metrics.pool_checked_out.labels(name).set(pool.checkedout())
@@ -132,10 +146,10 @@ class Watchdog(threading.Thread):
         return [f"{call.filename}:{call.lineno} {call.name}" for call in calls]
 
 
-def resident_memory() -> int | None:
+def resident_memory(pid: int | Literal["self"] = "self") -> int | None:
     """In bytes; None where there is no /proc."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except OSError:
         return None
     return pages * os.sysconf("SC_PAGE_SIZE")

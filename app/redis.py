@@ -23,18 +23,16 @@ class TimedRedis(Redis):
     tracing: Tracing
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        duration = self.metrics.redis_duration.labels(args[0])
-        errors = self.metrics.redis_errors.labels(args[0])  # from 0 on: the first one is a change
         start = time.perf_counter()
         try:
             with self.tracing.span("redis", args[0]):
                 return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         except (RedisError, OSError):
-            errors.inc()
+            self.metrics.redis_error(args[0])
             raise
         finally:
             seconds = time.perf_counter() - start
-            duration.observe(seconds)
+            self.metrics.observe_redis(args[0], seconds)
             if (request := current_request.get()) is not None:
                 request.spend("cache", seconds)
 

@@ -24,6 +24,7 @@ class RequestContext:
     spent: dict[str, Spent] = field(default_factory=dict)
     slowest_statement: str | None = None
     slowest_seconds: float = 0.0
+    answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     @property
     def route(self) -> str:

@@ -6,14 +6,20 @@ from typing import TypedDict
 
 from redis.asyncio import Redis
 
+from app.cache import Cache, open_cache
+from app.cache_epoch import Epoch
 from app.database import Sessions, open_database
 from app.database_timing import DatabaseTiming
 from app.logs import Output, open_logs
 from app.metrics import Metrics
 from app.monitor import open_monitor
+from app.rate_limit import RateLimiter
 from app.redis import open_redis
 from app.request_context import InFlight
 from app.settings import Settings
+from app.shared_connection import open_shared_connection
+from app.single_flight import SingleFlight
+from app.workload import Workload
 
 
 class Resources(TypedDict):
@@ -22,20 +28,27 @@ class Resources(TypedDict):
     logs: Output
     sessions: Sessions
     redis: Redis
+    cache: Cache
+    limiter: RateLimiter
+    workload: Workload
     in_flight: InFlight
+    probes: SingleFlight
 
 
 @asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     """Open what every request shares; close it in reverse, also when start-up fails."""
     metrics = Metrics()
-    timing = DatabaseTiming(metrics, settings.log.slow_statement)
+    timing = DatabaseTiming(metrics, settings.log.slow_statement, settings.database.max_waiting)
     in_flight: InFlight = {}
+    workload = Workload(settings.request, metrics)
     async with (
         open_logs(settings.log) as logs,
         open_database(settings.database, timing) as sessions,
         open_redis(settings.redis, metrics) as redis,
-        open_monitor(metrics, logs, sessions, in_flight),
+        open_shared_connection(settings.redis, metrics) as shared,
+        open_cache(settings, shared, redis, Epoch(sessions), metrics) as cache,
+        open_monitor(metrics, logs, sessions, in_flight, workload),
     ):
         yield Resources(
             settings=settings,
@@ -43,5 +56,9 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             logs=logs,
             sessions=sessions,
             redis=redis,
+            cache=cache,
+            limiter=RateLimiter(shared, settings, metrics),
+            workload=workload,
             in_flight=in_flight,
+            probes=SingleFlight(),
         )

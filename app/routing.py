@@ -1,44 +1,148 @@
 """Routes of the API: found quickly, strict, and documented in how they fail."""
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections import Counter
+from collections.abc import Callable, Coroutine, Set
 from http import HTTPStatus
 from inspect import signature
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
 from fastapi import FastAPI, Request, Response
+from fastapi._compat import ModelField
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute, APIRouter
 from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+from starlette.datastructures import QueryParams
 from starlette.routing import Match
-from starlette.types import Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.cache import Admit, admit_all, fingerprint
+from app.cached_responses import CachedHandler, Caching
+from app.errors import TooManyRequests
+from app.rate_limit import PolicyName, RateLimiter, caller_of
+from app.request_context import current_request
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Route(APIRoute):
-    """Refuses query parameters that it does not declare: a misspelt filter must not pass."""
+class Policed(NamedTuple):
+    """What `limited` says of a route."""
+
+    policy: PolicyName
+    cost: int = 1
+
+
+def limited(policy: PolicyName, cost: int = 1) -> Callable[[F], F]:
+    """Count this handler's requests by another policy, or as more than one."""
+
+    def mark(handler: F) -> F:
+        handler.policed = Policed(policy, cost)  # type: ignore[attr-defined]
+        return handler
+
+    return mark
+
+
+class ProbeRoute(APIRoute):
+    """Answers HEAD as well as GET, and refuses query parameters that it does not declare.
+
+    It does so whatever the load, and as often as it is asked: of health and metrics.
+    """
 
     def __init__(self, path: str, *args: Any, **options: Any) -> None:
         super().__init__(path, *args, **options)
-        self._start = path.partition("{")[0]
+        self._start, self._varies, _ = path.partition("{")
+        self.query = query_defaults(self.dependant)
+        self._methods = set(self.methods or ())
+        if "GET" in self._methods:
+            self._methods.add("HEAD")  # the server leaves out the body
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        # Most routes are not the one, and that shows at their start already.
-        if not scope["root_path"] and not scope["path"].startswith(self._start):
-            return Match.NONE, {}
-        return super().matches(scope)
+        if not scope["root_path"]:
+            # Most routes are not the one, and that shows without a regular expression.
+            path: str = scope["path"]
+            if not (path.startswith(self._start) if self._varies else path == self._start):
+                return Match.NONE, {}
+        match, child_scope = super().matches(scope)
+        if match is Match.PARTIAL and scope["method"] in self._methods:
+            return Match.FULL, child_scope
+        return match, child_scope
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in self._methods:
+            return await super().handle(scope, receive, send)
+        if scope["query_string"]:
+            _refuse_unknown(scope, self.query.keys())
+        await self.app(scope, receive, send)
+
+
+class Route(ProbeRoute):
+    """Also keeps to what a client may ask for and a worker can do, and answers from the cache.
+
+    See `limited` and, in app/cached_responses.py, `cached`.
+    """
+
+    def __init__(self, path: str, *args: Any, **options: Any) -> None:
+        super().__init__(path, *args, **options)
+        usual = Policed("reads" if "GET" in (self.methods or ()) else "writes")
+        self.policed: Policed = getattr(self.endpoint, "policed", usual)
+        caching: Caching | None = getattr(self.endpoint, "caching", None)
+        if caching:
+            self.app = self._cached(caching)
+            self.responses = {304: {"description": "What you have still holds"}, **self.responses}
 
     def get_route_handler(self) -> Handler:
         handler = super().get_route_handler()
-        known = set(_query_names(self.dependant))
 
-        async def strict_handler(request: Request) -> Response:
-            if request.scope["query_string"]:
-                _refuse_unknown(request, known)
-            return await handler(request)
+        async def work(request: Request) -> Response:
+            await ask(request.scope, self.policed)()
+            with request.scope["state"]["workload"]:
+                response = await handler(request)
+            response.headers.setdefault("Cache-Control", "private, no-store")
+            return response
 
-        return strict_handler
+        return work
+
+    def _cached(self, caching: Caching) -> ASGIApp:
+        """In place of FastAPI's application for a route, which gets ready what a hit needs not."""
+        if self.response_model is None:
+            raise TypeError(f"{self.path} is cached: annotate what it returns")
+        said_anyway = {
+            (name, str(value)) for name, value in self.query.items() if value is not None
+        }
+        version = fingerprint(self.response_model)
+        cached = CachedHandler(super().get_route_handler(), caching, version, said_anyway)
+        parameters = path_parameters(self.dependant)
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            given = scope["path_params"]
+            possible = not any(field.validate(given[field.alias])[1] for field in parameters)
+            response = await cached(scope, ask(scope, self.policed), possible)
+            await response(scope, receive, send)
+
+        return answer
+
+
+def ask(scope: Scope, policed: Policed) -> Admit:
+    """Ask the limiter; what is given back waits for its word, and raises TooManyRequests.
+
+    Whatever else is asked of Redis before that travels with the question.
+    """
+    limiter: RateLimiter = scope["state"]["limiter"]
+    if not limiter.enabled:
+        return admit_all
+    asked = limiter.ask(policed.policy, caller_of(scope), policed.cost)
+
+    async def admit() -> None:
+        decision = await limiter.decide(asked)
+        if (context := current_request.get()) is not None:
+            context.answer_headers += decision.headers()
+        if not decision.allowed:
+            raise TooManyRequests(decision.policy.name, decision.retry_after)
+
+    return admit
 
 
 def include(app: FastAPI, router: APIRouter) -> None:
@@ -58,27 +162,36 @@ def include(app: FastAPI, router: APIRouter) -> None:
 _OPTIONS = set(signature(APIRouter.add_api_route).parameters) - {"self", "route_class_override"}
 
 
-def _query_names(dependant: Dependant) -> Iterator[str]:
+def query_defaults(dependant: Dependant) -> dict[str, Any]:
+    """Every query parameter, with its default or None."""
+    defaults: dict[str, Any] = {}
     for field in dependant.query_params:
         model = field.field_info.annotation
         if isinstance(model, type) and issubclass(model, BaseModel):
-            yield from model.model_fields
+            defaults |= {name: info.default for name, info in model.model_fields.items()}
         else:
-            yield field.alias
+            defaults[field.alias] = field.default
     for dependency in dependant.dependencies:
-        yield from _query_names(dependency)
+        defaults |= query_defaults(dependency)
+    return {name: None if value is PydanticUndefined else value for name, value in defaults.items()}
 
 
-def _refuse_unknown(request: Request, known: set[str]) -> None:
-    errors = [
-        {
-            "type": "extra_forbidden",
-            "loc": ("query", name),
-            "msg": f"Unknown parameter; known are: {', '.join(sorted(known)) or 'none'}",
-        }
-        for name in request.query_params
-        if name not in known
-    ]
+def path_parameters(dependant: Dependant) -> list[ModelField]:
+    inner = [path_parameters(dependency) for dependency in dependant.dependencies]
+    return [*dependant.path_params, *chain.from_iterable(inner)]
+
+
+def _refuse_unknown(scope: Scope, known: Set[str]) -> None:
+    errors = []
+    given = QueryParams(scope["query_string"])
+    for name, count in Counter(name for name, _ in given.multi_items()).items():
+        if name not in known:
+            names = ", ".join(sorted(known)) or "none"
+            message = f"Unknown parameter; known are: {names}"
+            errors.append({"type": "extra_forbidden", "loc": ("query", name), "msg": message})
+        elif count > 1:
+            message = "Given more than once"
+            errors.append({"type": "repeated", "loc": ("query", name), "msg": message})
     if errors:
         raise RequestValidationError(errors)
 
@@ -92,9 +205,5 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
                 "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
             },
         }
-        for status in sorted({*statuses, 422, 500, 503, 504})
+        for status in sorted({*statuses, 422, 429, 500, 503, 504})
     }
-
-
-def etag(version: int) -> str:
-    return f'"{version}"'

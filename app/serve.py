@@ -29,6 +29,7 @@ from app.settings import Settings, Sources, read, read_settings
 ROOT = Path(__file__).parent.parent
 VAR = ROOT / "var"
 SAMPLE = ROOT / "data" / "classics.csv"
+DEVELOPMENT_LIMIT = 100_000
 MAX_WORKERS = 4  # unless WEB_CONCURRENCY says more: a private MariaDB takes their connections
 
 
@@ -56,6 +57,7 @@ def serve(*, reload: bool, mariadb: bool) -> None:
                 _require_free(settings, port)
             if settings.environment == "development":
                 used += asyncio.run(_prepare_database(settings))
+                used += _loosen_limits(settings)
             url = f"http://{settings.address(settings.port)}"
             used.append(f"API        {url}/v1/books, documented at {url}/docs")
             if settings.environment == "development":
@@ -125,6 +127,15 @@ async def _prepare_database(settings: Settings) -> list[str]:
         return []
     imported = await import_catalogue(settings.database, SAMPLE, lambda done, total: None)
     return [f"Catalogue  {imported.added} books of {SAMPLE.name}, as the database was empty"]
+
+
+def _loosen_limits(settings: Settings) -> list[str]:
+    """Who tries a service out is one client, and the first thing he tries is a load test."""
+    if settings.limits.model_fields_set:
+        return []
+    for variable in ("READS_RATE", "READS_BURST", "WRITES_RATE", "WRITES_BURST"):
+        os.environ[f"LIMITS_{variable}"] = str(DEVELOPMENT_LIMIT)
+    return [f"Limits     {DEVELOPMENT_LIMIT} requests/s for a client, as LIMITS_* is not set"]
 
 
 def _gunicorn(settings: Settings) -> list[str]:

@@ -26,15 +26,18 @@ MIN_SECRET_LENGTH = 24
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0)]
 
 
 class DatabaseSettings(BaseModel):
     url: DatabaseUrl = Field(description="SQLAlchemy URL of the primary database")
     read_url: DatabaseUrl | None = Field(None, description="URL of a replica for reads")
+    read_lag: Seconds = Field(5, description="Longest time that the replica is behind, s")
     password: SecretStr | None = Field(None, description="Password put into both URLs")
     pool_size: int = Field(20, ge=2, description="Connections a worker keeps, reads and writes")
     max_overflow: Count = Field(40, description="Connections it may open above that, for a burst")
     pool_timeout: Seconds = Field(3, description="Longest wait for a connection, s")
+    max_waiting: Count = Field(50, description="Requests that may wait for a connection, per pool")
     pool_recycle: Seconds = Field(300, description="Age at which a connection is replaced, s")
     ping_after: Seconds = Field(5, description="Idle time after which it is pinged before use, s")
     connect_timeout: Seconds = Field(3, description="Longest wait for a new connection, s")
@@ -69,6 +72,28 @@ class RequestSettings(BaseModel):
         15, description="Longest time for one request and its background tasks, s"
     )
     max_body: Count = Field(1_048_576, description="Largest request body, bytes")
+    max_in_flight: int = Field(
+        500, ge=1, description="Requests in a worker's hands; above it: 503, at once"
+    )
+    max_working: int = Field(
+        64, ge=1, description="Those among them that no cache answered; above it: 503, at once"
+    )
+
+
+class CacheSettings(BaseModel):
+    enabled: bool = Field(True, description="Keep answers in Redis")
+    namespace: str = Field(
+        "books", min_length=1, description="What the names of all keys in Redis begin with"
+    )
+    max_value: Count = Field(262_144, description="Largest value that is kept, bytes")
+
+
+class LimitsSettings(BaseModel):
+    enabled: bool = Field(True, description="Limit how often a client may ask")
+    reads_rate: Rate = Field(100, description="Reads of one client or account, 1/s")
+    reads_burst: int = Field(200, ge=1, description="Reads it may make at once, after a pause")
+    writes_rate: Rate = Field(10, description="Writes of one client or account, 1/s")
+    writes_burst: int = Field(50, ge=1, description="Writes it may make at once, after a pause")
 
 
 class LogSettings(BaseModel):
@@ -145,6 +170,8 @@ class Settings(Sources):
     redis: RedisSettings
     web: WebSettings = Field(default_factory=WebSettings)
     request: RequestSettings = Field(default_factory=RequestSettings)
+    cache: CacheSettings = Field(default_factory=CacheSettings)
+    limits: LimitsSettings = Field(default_factory=LimitsSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     api: ApiSettings = Field(default_factory=ApiSettings)

@@ -50,7 +50,8 @@ class Tracing:
     """Spans for what a request asks of servers."""
 
     def __init__(self) -> None:
-        self._tracer = trace.get_tracer("app") if is_traced() else None
+        self.on = is_traced()
+        self._tracer = trace.get_tracer("app") if self.on else None
 
     def span(self, system: str, operation: str, text: str = "") -> AbstractContextManager[None]:
         """https://opentelemetry.io/docs/specs/semconv/database/database-spans/"""

@@ -52,6 +52,7 @@ class Client(asyncio.Protocol):
         self.ended = ended
         self.done = False
         self.waiting = False
+        self.path = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -76,6 +77,7 @@ class Client(asyncio.Protocol):
 
     def _ask(self) -> None:
         path = next(self.paths, None)
+        self.path = path or ""
         if path is None:
             self.done = True
             self.transport.close()

@@ -23,12 +23,31 @@ from app.main import create_app
 from app.models import Author, Book, BookAuthor
 from app.resources import Resources, open_resources
 from app.servers.private import Server, ServerUnavailable, embedded_valkey, private_mariadb
-from app.settings import ApiSettings, DatabaseSettings, LogSettings, RedisSettings, Settings
+from app.settings import (
+    ApiSettings,
+    CacheSettings,
+    DatabaseSettings,
+    LimitsSettings,
+    LogSettings,
+    RedisSettings,
+    Settings,
+)
 from tests.catalogue import Catalogue
 
 VAR = Path(__file__).parent.parent / "var"
 KEY = "the-editors-key-in-the-tests"
-SETTINGS = ("API_", "DATABASE_", "LOG_", "METRICS_", "OTEL_", "REDIS_", "REQUEST_", "WEB_")
+SETTINGS = (
+    "API_",
+    "CACHE_",
+    "DATABASE_",
+    "LIMITS_",
+    "LOG_",
+    "METRICS_",
+    "OTEL_",
+    "REDIS_",
+    "REQUEST_",
+    "WEB_",
+)
 
 
 @dataclass
@@ -118,6 +137,8 @@ def environment(database_url: str, servers: Servers) -> dict[str, Any]:
         "DATABASE_URL": database_url,
         "DATABASE_POOL_SIZE": 5,
         "REDIS_URL": servers.valkey.url,
+        "CACHE_NAMESPACE": f"test-{secrets.token_hex(4)}",
+        "LIMITS_ENABLED": False,
         "WEB_CONCURRENCY": 2,
     }
 
@@ -133,7 +154,11 @@ def settings(database_url: str, servers: Servers) -> Settings:
     return Settings(
         _env_file=None,
         database=DatabaseSettings(url=database_url),
-        redis=RedisSettings(url=servers.valkey.url),
+        # A machine that is busy for a moment is no Redis that is away.
+        redis=RedisSettings(url=servers.valkey.url, timeout=2),
+        # What other tests have left in the cache is not for this one, nor are their requests.
+        cache=CacheSettings(namespace=f"test-{secrets.token_hex(4)}"),
+        limits=LimitsSettings(enabled=False),
         api=ApiSettings(key=KEY),
         log=LogSettings(level="ERROR"),
     )

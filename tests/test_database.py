@@ -21,7 +21,9 @@ mariadb_only = pytest.mark.parametrize("empty_database", ["mariadb"], indirect=T
 async def sessions(database_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Sessions]:
     """Pools with what a test's `parametrize("sessions", [{...}], indirect=True)` says."""
     settings = DatabaseSettings(url=database_url, **getattr(request, "param", {}))
-    async with open_database(settings, DatabaseTiming(Metrics(), slow=1)) as sessions:
+    async with open_database(
+        settings, DatabaseTiming(Metrics(), 1, settings.max_waiting)
+    ) as sessions:
         yield sessions
 
 

@@ -182,7 +182,7 @@ async def test_database_is_counted_by_pool_and_operation(
     assert grown(statements, operation="SELECT") >= 1
     assert grown(statements, operation="INSERT") >= 2
     assert grown(statements, operation="COMMIT") >= 2
-    assert grown("database_pool_wait_seconds_count", pool="read") == 1
+    assert grown("database_pool_wait_seconds_count", pool="read") >= 1
     assert grown("database_pool_wait_seconds_count", pool="write") == 2
 
 
@@ -192,8 +192,8 @@ async def test_redis_commands_and_their_failures_are_counted(settings: Settings)
         await client.get("/health/ready")
         samples = await scrape(client)
 
-    assert total(samples, "redis_command_duration_seconds_count", command="PING") == 1
-    assert total(samples, "redis_command_errors_total", command="PING") == 1
+    asked = total(samples, "redis_command_duration_seconds_count", command="PING")
+    assert 1 <= asked == total(samples, "redis_command_errors_total", command="PING")
 
 
 async def until_sampled(client: httpx2.AsyncClient, name: str, value: float, **labels: str) -> None:

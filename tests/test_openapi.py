@@ -4,7 +4,7 @@ from typing import Any
 import httpx2
 import pytest
 
-REFUSALS = {"422", "500", "503", "504"}
+REFUSALS = {"422", "429", "500", "503", "504"}
 
 
 @pytest.fixture

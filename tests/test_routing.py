@@ -5,7 +5,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.responses import PlainTextResponse
 
-from app.routing import Route, include
+from app.routing import ProbeRoute, include
 
 
 async def read_name() -> str:
@@ -18,7 +18,7 @@ def application() -> FastAPI:
     router = APIRouter(
         prefix="/things",
         tags=["things"],
-        route_class=Route,
+        route_class=ProbeRoute,
         responses={404: {"description": "There is no such thing"}},
         default_response_class=PlainTextResponse,
     )

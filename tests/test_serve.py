@@ -77,6 +77,7 @@ async def test_first_run_brings_everything_and_ctrl_c_leaves_nothing(checkout: P
         await wait_until(lambda: service.process.poll() is not None, "the end")
 
     output = service.output.read_text()
+    assert "Limits     100000 requests/s for a client" in output
     assert (len(page["items"]), page["next"] is None) == (100, False)
     assert ready == {"status": "ready", "database": "ok", "redis": "ok"}
     assert f"SQLite in {checkout}/var/books.db" in output

@@ -11,10 +11,11 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.deadline import Deadline
-from app.errors import RETRY_AFTER, problem
+from app.errors import RETRY_AFTER, problem, problem_body
 from app.request_context import RequestContext, current_request
 from app.settings import Settings
 from app.tracing import current_trace_id, is_traced
+from app.workload import TOO_MUCH
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # W3C Trace Context, 3.2: version, trace id, parent id, flags; the ids are not all zeros.
@@ -42,6 +43,8 @@ class RequestMiddleware:
         start = time.perf_counter()
         state = scope["state"]
         request = _context(scope)
+        if state["workload"].refuses(scope, len(state["in_flight"])):
+            return await _refuse(request, start, send)
         if self.traced:
             request.trace_id = current_trace_id()
         state["request_id"] = request.id
@@ -58,6 +61,7 @@ class RequestMiddleware:
                 elapsed = time.perf_counter() - start
                 message["headers"] = [
                     *message["headers"],  # of an answer that may be sent again
+                    *request.answer_headers,
                     (b"x-request-id", request.id.encode()),
                     (b"x-process-time", b"%.6f" % elapsed),
                     (b"server-timing", _server_timing(request, elapsed)),
@@ -69,7 +73,7 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            with Deadline(self.timeout) as deadline:
+            with Deadline(self.timeout, task) as deadline:
                 await self.app(scope, receive, send_with_headers)
         except asyncio.CancelledError:
             if not status:  # the worker stops, and waited for this request as long as it may
@@ -158,6 +162,24 @@ def _split(request: RequestContext, elapsed: float) -> dict[str, Any]:
         fields["slowest_statement"] = request.slowest_statement
         fields["slowest_statement_ms"] = round(request.slowest_seconds * 1000, 2)
     return fields
+
+
+async def _refuse(request: RequestContext, start: float, send: Send) -> None:
+    """A 503 problem at the least cost, and without a line: there are too many of them."""
+    scope, status = request.scope, HTTPStatus.SERVICE_UNAVAILABLE
+    body = problem_body(status, TOO_MUCH, scope["path"], request.id)
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+        (b"retry-after", b"1"),
+        (b"x-request-id", request.id.encode()),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+    elapsed = time.perf_counter() - start
+    method, metrics = scope["method"], scope["state"]["metrics"]
+    metrics.observe_request(method, "refused", status, elapsed, len(body))
 
 
 def _stopping(scope: Scope) -> ASGIApp:

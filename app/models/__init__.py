@@ -3,5 +3,6 @@
 from app.models.author import Author
 from app.models.base import Base
 from app.models.book import Book, BookAuthor
+from app.models.cache_epoch import CacheEpoch
 
-__all__ = ["Author", "Base", "Book", "BookAuthor"]
+__all__ = ["Author", "Base", "Book", "BookAuthor", "CacheEpoch"]

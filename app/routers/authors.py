@@ -2,8 +2,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
+from app.cached_responses import cached
 from app.dependencies import Authors, EditableAuthors, Editor, Id, IfMatch
-from app.routing import Route, etag, problems
+from app.etag import etag_of
+from app.routing import Route, problems
 from app.schemas.author import AuthorCreate, AuthorQuery, AuthorRead, AuthorUpdate
 from app.schemas.page import Page
 
@@ -11,15 +13,15 @@ router = APIRouter(prefix="/v1/authors", tags=["authors"], route_class=Route)
 
 
 @router.get("", responses=problems())
+@cached(ttl=60, tags=["authors"])
 async def get_authors(query: Annotated[AuthorQuery, Query()], authors: Authors) -> Page[AuthorRead]:
     return await authors.page(query)
 
 
 @router.get("/{author_id}", responses=problems(404))
-async def get_author(author_id: Id, authors: Authors, response: Response) -> AuthorRead:
-    author = await authors.get(author_id)
-    response.headers["ETag"] = etag(author.version)
-    return author
+@cached(ttl=300, tags=["author:{author_id}"])
+async def get_author(author_id: Id, authors: Authors) -> AuthorRead:
+    return await authors.get(author_id)
 
 
 @router.post("", status_code=201, responses=problems(401, 409, 413), dependencies=[Editor])
@@ -28,7 +30,7 @@ async def create_author(
 ) -> AuthorRead:
     author = await authors.create(body)
     response.headers["Location"] = f"/v1/authors/{author.id}"
-    response.headers["ETag"] = etag(author.version)
+    response.headers["ETag"] = etag_of(author)
     return author
 
 
@@ -41,7 +43,7 @@ async def update_author(
     response: Response,
 ) -> AuthorRead:
     author = await authors.update(author_id, body, if_match)
-    response.headers["ETag"] = etag(author.version)
+    response.headers["ETag"] = etag_of(author)
     return author
 
 

@@ -2,8 +2,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
+from app.cached_responses import cached
 from app.dependencies import Books, EditableBooks, Editor, Id, IfMatch
-from app.routing import Route, etag, problems
+from app.etag import etag_of
+from app.routing import Route, problems
 from app.schemas.book import BookCreate, BookQuery, BookRead, BookUpdate
 from app.schemas.page import Page
 
@@ -11,22 +13,22 @@ router = APIRouter(prefix="/v1/books", tags=["books"], route_class=Route)
 
 
 @router.get("", responses=problems())
+@cached(ttl=60, tags=["books"])
 async def get_books(query: Annotated[BookQuery, Query()], books: Books) -> Page[BookRead]:
     return await books.page(query)
 
 
 @router.get("/{book_id}", responses=problems(404))
-async def get_book(book_id: Id, books: Books, response: Response) -> BookRead:
-    book = await books.get(book_id)
-    response.headers["ETag"] = etag(book.version)
-    return book
+@cached(ttl=300, tags=["book:{book_id}"])
+async def get_book(book_id: Id, books: Books) -> BookRead:
+    return await books.get(book_id)
 
 
 @router.post("", status_code=201, responses=problems(401, 409, 413), dependencies=[Editor])
 async def create_book(body: BookCreate, books: EditableBooks, response: Response) -> BookRead:
     book = await books.create(body)
     response.headers["Location"] = f"/v1/books/{book.id}"
-    response.headers["ETag"] = etag(book.version)
+    response.headers["ETag"] = etag_of(book)
     return book
 
 
@@ -35,7 +37,7 @@ async def update_book(
     book_id: Id, body: BookUpdate, books: EditableBooks, if_match: IfMatch, response: Response
 ) -> BookRead:
     book = await books.update(book_id, body, if_match)
-    response.headers["ETag"] = etag(book.version)
+    response.headers["ETag"] = etag_of(book)
     return book
 
 

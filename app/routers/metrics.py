@@ -4,9 +4,9 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from app.dependencies import Scraper
-from app.routing import Route
+from app.routing import ProbeRoute
 
-router = APIRouter(prefix="/metrics", route_class=Route, include_in_schema=False)
+router = APIRouter(prefix="/metrics", route_class=ProbeRoute, include_in_schema=False)
 
 
 @router.get("", dependencies=[Scraper])

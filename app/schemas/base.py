@@ -1,8 +1,9 @@
 """How bodies are read: no coercion, no unknown fields."""
 
+import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Body(BaseModel):
@@ -18,6 +19,17 @@ def _printable(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_printable)]
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, str) and not _PLAIN.fullmatch(value):
+        raise ValueError("is not written as a plain whole number")
+    return value
+
+
+_PLAIN = re.compile(r"-?[1-9][0-9]*|0")
+# Of a path or a query: `7`, but not `007`, `+7`, `7.0` or `1_0`. One thing has one URL.
+Whole = Annotated[int, BeforeValidator(_plain)]
 
 
 def _without_default(schema: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.isbn import is_isbn13
 from app.schemas.author import AuthorRef
-from app.schemas.base import OMITTED, Body, Text
+from app.schemas.base import OMITTED, Body, Text, Whole
 from app.schemas.page import After, Limit
 
 MAX_ID = 2**63 - 1
@@ -28,6 +28,7 @@ Year = Annotated[
     int,
     Field(ge=-4000, le=9999, examples=[1818], description="Negative before Christ"),
 ]
+QueryYear = Annotated[Whole, Field(ge=-4000, le=9999)]
 Language = Annotated[
     str,
     Field(
@@ -99,8 +100,8 @@ class BookQuery(BaseModel):
         str | None,
         Field(max_length=200, description="Words of the title or of the authors' names"),
     ] = None
-    author_id: Id | None = None
+    author_id: Annotated[Whole, Field(ge=1, le=MAX_ID)] | None = None
     language: Language | None = None
-    year_from: Year | None = None
-    year_to: Year | None = None
+    year_from: QueryYear | None = None
+    year_to: QueryYear | None = None
     sort: BookSort = "id"

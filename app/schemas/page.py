@@ -6,9 +6,12 @@ from typing import Annotated, Any, Generic, TypeVar
 import orjson
 from pydantic import BaseModel, Field
 
+from app.schemas.base import Whole
+
 T = TypeVar("T")
 
-Limit = Annotated[int, Field(ge=1, le=100, description="Items on a page")]
+MAX_LIMIT = 100
+Limit = Annotated[Whole, Field(ge=1, le=MAX_LIMIT, description="Items on a page")]
 After = Annotated[
     str | None, Field(max_length=4000, description="The `next` of the page before this one")
 ]

@@ -5,13 +5,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
+from app.cache import Cache
 from app.errors import Conflict, NotFound
 from app.models import Author, Book, BookAuthor
 from app.models.words import words_of
 from app.schemas.author import AuthorCreate, AuthorQuery, AuthorRead, AuthorUpdate
 from app.schemas.page import Page
 from app.services.keyset import Order
-from app.services.versions import ExpectedVersions, require_version
+from app.services.preconditions import ExpectedTags, require_match
 
 TABLE = Author.__table__
 COLUMNS = [TABLE.c[name] for name in AuthorRead.model_fields]
@@ -19,8 +20,9 @@ ORDERS = {order.name: order for order in (Order("id", TABLE.c.id), Order("name",
 
 
 class AuthorService:
-    def __init__(self, session: AsyncSession) -> None:
+    def __init__(self, session: AsyncSession, cache: Cache) -> None:
         self.session = session
+        self.cache = cache
 
     async def get(self, author_id: int) -> AuthorRead:
         rows = await self.session.execute(select(*COLUMNS).where(Author.id == author_id))
@@ -42,16 +44,17 @@ class AuthorService:
     async def create(self, body: AuthorCreate) -> AuthorRead:
         author = Author(name=body.name)
         self.session.add(author)
-        await self._commit(author.name)
+        await self._commit(author)
         return AuthorRead.model_validate(author, from_attributes=True)
 
     async def update(
-        self, author_id: int, body: AuthorUpdate, expected: ExpectedVersions = None
+        self, author_id: int, body: AuthorUpdate, expected: ExpectedTags = None
     ) -> AuthorRead:
         # Books before authors, as BookService locks them: two orders would deadlock.
         await self._lock_books(author_id)
         author = await self._lock(author_id)
-        require_version(author, expected)
+        require_match(await self.get(author_id), expected)
+        books: Sequence[Book] = []
         if "name" in body.model_fields_set:
             books = await self._lock_books(author_id)  # with those that came before our lock
             author.name = body.name
@@ -61,14 +64,15 @@ class AuthorService:
                 book.words = " ".join(words_of(book.title, *names))
                 book.version += 1
         author.version += 1
-        await self._commit(author.name)
+        await self._commit(author, books)
         return AuthorRead.model_validate(author, from_attributes=True)
 
     async def delete(self, author_id: int) -> None:
         author = await self._lock(author_id)
         await self.session.delete(author)
         try:
-            await self.session.commit()
+            async with self.cache.invalidating("authors", f"author:{author_id}"):
+                await self.session.commit()
         except IntegrityError as error:
             raise Conflict(f"Author {author_id} has books; delete those first") from error
 
@@ -88,8 +92,12 @@ class AuthorService:
         )
         return found.all()
 
-    async def _commit(self, name: str) -> None:
+    async def _commit(self, author: Author, books: Sequence[Book] = ()) -> None:
+        name = author.name
         try:
-            await self.session.commit()
+            await self.session.flush()
+            tags = ["authors", f"author:{author.id}", *(f"book:{book.id}" for book in books)]
+            async with self.cache.invalidating(*tags, *(["books"] if books else [])):
+                await self.session.commit()
         except IntegrityError as error:
             raise Conflict(f"There is an author named {name} already") from error

@@ -8,13 +8,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
+from app.cache import Cache
 from app.errors import Conflict, Invalid, NotFound
 from app.models import Author, Book, BookAuthor
 from app.models.words import has_words, search, words_of
 from app.schemas.book import BookCreate, BookQuery, BookRead, BookUpdate
 from app.schemas.page import Page
 from app.services.keyset import Order
-from app.services.versions import ExpectedVersions, require_version
+from app.services.preconditions import ExpectedTags, require_match
 
 BOOKS, AUTHORS, LINKS = Book.__table__, Author.__table__, BookAuthor.__table__
 ORDERS = {
@@ -40,8 +41,9 @@ read_many = TypeAdapter(list[BookRead]).validate_python
 
 
 class BookService:
-    def __init__(self, session: AsyncSession) -> None:
+    def __init__(self, session: AsyncSession, cache: Cache) -> None:
         self.session = session
+        self.cache = cache
 
     async def get(self, book_id: int) -> BookRead:
         books = fold(await self.session.execute(BOOK_BY_ID, {"id": book_id}))
@@ -69,10 +71,10 @@ class BookService:
         return await self._store(book)
 
     async def update(
-        self, book_id: int, body: BookUpdate, expected: ExpectedVersions = None
+        self, book_id: int, body: BookUpdate, expected: ExpectedTags = None
     ) -> BookRead:
         book = await self._lock(book_id)
-        require_version(book, expected)
+        require_match(await self.get(book_id), expected)
         changes = body.model_dump(exclude_unset=True)
         author_ids = changes.pop("author_ids", [link.author_id for link in book.book_authors])
         for name, value in changes.items():
@@ -84,7 +86,8 @@ class BookService:
     async def delete(self, book_id: int) -> None:
         book = await self._lock(book_id)
         await self.session.delete(book)
-        await self.session.commit()
+        async with self.cache.invalidating("books", f"book:{book_id}"):
+            await self.session.commit()
 
     async def _lock(self, book_id: int) -> Book:
         book = await self.session.scalar(
@@ -116,7 +119,9 @@ class BookService:
             raise Conflict("Another book has this ISBN") from error
         # Read before the commit: nothing may fail, or change, between it and the answer.
         stored = await self.get(book.id)
-        await self.session.commit()
+        # The id of a new book as well: that it does not exist may have been cached.
+        async with self.cache.invalidating("books", f"book:{book.id}"):
+            await self.session.commit()
         return stored
 
 

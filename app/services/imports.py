@@ -4,6 +4,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
+from app.cache_epoch import ADVANCE
 from app.goodbooks import BadRow, GoodbooksRow, GoodRow
 from app.models import Author, Book, BookAuthor
 from app.models.words import words_of
@@ -37,6 +38,8 @@ class ImportService:
             new.append(book)
         if new:
             await self._insert(new)
+            # So much is new that all caches begin anew, and it needs no Redis.
+            await self.session.execute(ADVANCE)
         await self.session.commit()
         return len(new), refused
 

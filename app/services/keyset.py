@@ -50,6 +50,8 @@ class Order:
             name, *values = decode_cursor(cursor)
         except ValueError:
             raise no_cursor from None
+        if encode_cursor(name, *values) != cursor:  # a page has one name
+            raise no_cursor
         if name != self.name:
             raise Invalid(f"This cursor belongs to sort={name}, not to {self.name}", loc)
         if [type(value) for value in values] != [c.type.python_type for c in self._columns()]:

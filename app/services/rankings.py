@@ -1,14 +1,20 @@
-from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from functools import partial
 
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import async_sessionmaker
+
+from app.cache import Cache
+from app.database import ReadSession, Sessions
 from app.models import Book
+from app.schemas.page import MAX_LIMIT
 from app.schemas.ranking import BookRanking, RankedBook
 from app.services.books import fold, with_authors
 
 
 class RankingService:
-    def __init__(self, session: AsyncSession) -> None:
-        self.session = session
+    def __init__(self, sessions: Sessions, cache: Cache) -> None:
+        self.sessions = sessions
+        self.cache = cache
 
     async def books(self, limit: int, language: str | None = None) -> BookRanking:
         """The best books by Bayesian average.
@@ -16,36 +22,49 @@ class RankingService:
         Each book is taken to have had, before anybody rated it, as many ratings as the
         average book has, all of them average: a few enthusiasts do not make a classic.
         """
-        rated = Book.ratings_count > 0
-        if language is not None:
-            rated &= Book.language == language
-        prior = (
-            select(
-                func.avg(Book.ratings_count).label("weight"),
-                (func.sum(Book.ratings_sum) * 1.0 / func.sum(Book.ratings_count)).label("mean"),
-            )
-            .where(rated)
-            .cte("prior")
+        # All limits share what is heavy. A session of its own, as nobody may wait for it.
+        best = await self.cache.get_or_load(
+            f"rankings:{language}",
+            BookRanking,
+            partial(_best_books, self.sessions.read, language),
+            ttl=300,
+            ahead=60,
+            tags=["books"],
         )
-        score = (prior.c.weight * prior.c.mean + Book.ratings_sum) / (
-            prior.c.weight + Book.ratings_count
+        return BookRanking(items=best.items[:limit])
+
+
+async def _best_books(
+    sessions: async_sessionmaker[ReadSession], language: str | None
+) -> BookRanking:
+    rated = Book.ratings_count > 0
+    if language is not None:
+        rated &= Book.language == language
+    prior = (
+        select(
+            func.avg(Book.ratings_count).label("weight"),
+            (func.sum(Book.ratings_sum) * 1.0 / func.sum(Book.ratings_count)).label("mean"),
         )
-        best = (
-            select(*Book.__table__.c, score.label("score"))
-            .join_from(Book, prior, rated)
-            .order_by(score.desc(), Book.id)
-            .limit(limit)
-            .subquery()
-        )
-        rows = (
-            await self.session.execute(
-                with_authors(best, best.c.score.desc(), best.c.id).add_columns(best.c.score)
-            )
-        ).all()
-        scores = {row[0]: float(row.score) for row in rows}
-        return BookRanking(
-            items=[
-                RankedBook(rank=rank, score=round(scores[book.id], 4), book=book)
-                for rank, book in enumerate(fold(row[:-1] for row in rows), start=1)
-            ]
-        )
+        .where(rated)
+        .cte("prior")
+    )
+    score = (prior.c.weight * prior.c.mean + Book.ratings_sum) / (
+        prior.c.weight + Book.ratings_count
+    )
+    best = (
+        select(*Book.__table__.c, score.label("score"))
+        .join_from(Book, prior, rated)
+        .order_by(score.desc(), Book.id)
+        .limit(MAX_LIMIT)
+        .subquery()
+    )
+    statement = with_authors(best, best.c.score.desc(), best.c.id).add_columns(best.c.score)
+    async with sessions() as session:
+        rows = (await session.execute(statement)).all()
+    scores = {row[0]: float(row.score) for row in rows}
+    return BookRanking(
+        items=[
+            RankedBook(rank=rank, score=round(scores[book.id], 4), book=book)
+            for rank, book in enumerate(fold(row[:-1] for row in rows), start=1)
+        ]
+    )

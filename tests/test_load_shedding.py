@@ -1,0 +1,149 @@
+"""What a worker refuses when too much is asked of it, and what it still answers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx2
+import pytest
+from fastapi import APIRouter, FastAPI
+from sqlalchemy import text
+
+from app.main import create_app
+from app.resources import Resources, open_resources
+from app.routing import Route, include
+from app.settings import CacheSettings, DatabaseSettings, RequestSettings, Settings
+from tests.catalogue import Catalogue
+from tests.conftest import KEY, client_of
+from tests.metrics import scrape, total
+
+SHED = "http_requests_shed_total"
+
+
+class Gate:
+    """A route that works until it is let go."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self.open = asyncio.Event()
+        router = APIRouter(route_class=Route)
+
+        @router.get("/working")
+        async def work() -> None:
+            await self.open.wait()
+
+        include(app, router)
+
+    @asynccontextmanager
+    async def busy(self, client: httpx2.AsyncClient, resources: Resources, count: int):
+        """While so many requests work."""
+        working = [asyncio.create_task(client.get("/working")) for _ in range(count)]
+        while resources["workload"].working < count:
+            await asyncio.sleep(0)
+        yield
+        self.open.set()
+        answers = await asyncio.gather(*working)
+        assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_work_above_the_limit_is_refused_at_once_and_the_cache_still_answers(
+    settings: Settings,
+):
+    settings.request = RequestSettings(max_working=2)
+    app = create_app(settings)
+    gate = Gate(app)
+    async with open_resources(settings) as resources, client_of(app, resources) as client:
+        book = await Catalogue(client, KEY).add_book()
+        path = f"/v1/books/{book['id']}"
+        await client.get(path)
+        async with gate.busy(client, resources, 2):
+            refused = await client.get("/v1/books")
+            write = await Catalogue(client, KEY).change(path, title="Later")
+            hit = await client.get(path)
+            probes = [await client.get(name) for name in ("/health", "/health/ready", "/metrics")]
+            samples = await scrape(client)
+        after = await client.get("/v1/books")
+
+    assert (refused.status_code, write.status_code) == (503, 503)
+    assert refused.headers["Retry-After"] == "1"
+    assert refused.json()["detail"] == "Too much is asked of this service right now"
+    assert (hit.status_code, hit.headers["X-Cache"]) == (200, "HIT")
+    assert [probe.status_code for probe in probes] == [200, 200, 200]
+    assert total(samples, SHED, reason="working") == 2
+    assert after.status_code == 200
+
+
+async def test_requests_above_the_limit_are_refused_before_anything_is_done_for_them(
+    settings: Settings,
+):
+    settings.request = RequestSettings(max_in_flight=3)
+    app = create_app(settings)
+    gate = Gate(app)
+    async with open_resources(settings) as resources, client_of(app, resources) as client:
+        async with gate.busy(client, resources, 3):
+            refused = await client.get("/v1/books")
+            unmatched = await client.get("/nothing")
+            probes = [await client.get(name) for name in ("/health", "/health/ready", "/metrics")]
+            samples = await scrape(client)
+        after = await client.get("/v1/books")
+
+    assert (refused.status_code, unmatched.status_code) == (503, 503)
+    assert refused.headers["Retry-After"] == "1"
+    assert refused.json()["request_id"] == refused.headers["X-Request-ID"]
+    assert [probe.status_code for probe in probes] == [200, 200, 200]
+    assert total(samples, SHED, reason="in_flight") == 2
+    labels = {"route": "refused", "status": "5xx"}
+    assert total(samples, "http_request_duration_seconds_count", **labels) == 2
+    assert after.status_code == 200
+
+
+@pytest.fixture
+async def narrow(settings: Settings) -> AsyncIterator[Resources]:
+    """One connection for reads, and one who may wait for it."""
+    settings.database = DatabaseSettings(
+        url=settings.database.url, pool_size=2, max_overflow=0, max_waiting=1, pool_timeout=30
+    )
+    settings.cache = CacheSettings(enabled=False)  # which needs the connection as well
+    async with open_resources(settings) as resources:
+        yield resources
+
+
+async def test_queue_for_a_connection_is_short(settings: Settings, narrow: Resources):
+    app = create_app(settings)
+    async with client_of(app, narrow) as client:
+        async with narrow["sessions"].read() as session:
+            await session.execute(text("SELECT 1"))
+            waiting = asyncio.create_task(client.get("/v1/books"))
+            while not narrow["sessions"].pools["read"].waiting:
+                await asyncio.sleep(0)
+            refused = await client.get("/v1/authors")
+            samples = await scrape(client)
+        answer = await waiting
+
+    assert refused.status_code == 503
+    assert refused.json()["detail"] == "Too many requests wait for the database right now"
+    assert refused.headers["Retry-After"] == "1"
+    assert total(samples, SHED, reason="database") == 1
+    assert answer.status_code == 200
+
+
+async def test_request_over_its_time_gives_back_what_it_held(settings: Settings):
+    settings.request = RequestSettings(timeout=0.1, max_working=1)
+    settings.database = DatabaseSettings(url=settings.database.url, pool_size=2, max_overflow=0)
+    app = create_app(settings)
+    router = APIRouter(route_class=Route)
+
+    @router.get("/holding")
+    async def hold() -> None:
+        async with resources["sessions"].read() as session:
+            await session.execute(text("SELECT 1"))
+            await asyncio.sleep(60)
+
+    include(app, router)
+    async with open_resources(settings) as resources, client_of(app, resources) as client:
+        late = [(await client.get("/holding")).status_code for _ in range(3)]
+        in_use = resources["sessions"].pools["read"].checkedout()
+        after = await client.get("/v1/books")
+
+    assert late == [504, 504, 504]
+    assert (in_use, resources["workload"].working) == (0, 0)
+    assert after.status_code == 200

@@ -1,0 +1,64 @@
+"""The service under load while Redis goes and comes back."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from app.servers.private import embedded_valkey
+from app.settings import DEVELOPMENT_KEY
+from tests.catalogue import Catalogue
+from tests.load import load
+from tests.metrics import scrape, total
+from tests.process import Service, running, wait_until
+
+one_database = pytest.mark.parametrize("empty_database", ["mariadb"], indirect=True)
+
+
+async def lookups(service: Service, result: str) -> float:
+    async with httpx2.AsyncClient(base_url=service.url) as client:
+        return total(await scrape(client), "cache_lookups_total", result=result)
+
+
+@one_database
+@pytest.mark.parametrize("outage", [signal.SIGKILL, signal.SIGSTOP])
+async def test_redis_that_goes_under_load_fails_no_request_and_serves_nothing_old(
+    environment: dict[str, Any], tmp_path: Path, outage: signal.Signals
+):
+    """Killed, it is refused at once and comes back empty; stopped, it is silent and keeps all."""
+    with embedded_valkey(tmp_path / "valkey") as valkey:
+        variables = environment | {"REDIS_URL": valkey.url, "LIMITS_ENABLED": True}
+        variables |= {"LIMITS_READS_RATE": 100_000, "LIMITS_READS_BURST": 100_000}
+        async with (
+            running(tmp_path / "log", **variables) as service,
+            httpx2.AsyncClient(base_url=service.url) as client,
+        ):
+            catalogue = Catalogue(client, DEVELOPMENT_KEY)
+            path = f"/v1/books/{(await catalogue.add_book('Before'))['id']}"
+            async with load(service.url, path) as under_load:
+                await under_load.until(200)
+                assert valkey.process is not None
+                os.kill(valkey.process.pid, outage)
+                await under_load.until(200)
+                changed = await catalogue.change(path, title="During")
+                during = [(await client.get(path)).json()["title"] for _ in range(20)]
+                if outage is signal.SIGSTOP:
+                    os.kill(valkey.process.pid, signal.SIGCONT)
+                else:
+                    valkey.process.wait()
+                    valkey.start()
+                after = [(await client.get(path)).json()["title"] for _ in range(50)]
+                hits = await lookups(service, "hit")
+                while await lookups(service, "hit") < hits + 100:
+                    await under_load.until(50)
+            after += [(await client.get(path)).json()["title"] for _ in range(50)]
+            await wait_until(lambda: bool(service.messages("Redis is back")), "Redis to be back")
+
+    assert under_load.failures == []
+    assert under_load.answers.keys() == {200}
+    assert changed.status_code == 200
+    assert set(during + after) == {"During"}
+    assert service.messages("Redis is away")

@@ -1,0 +1,258 @@
+"""How often a client may ask, counted by a real Valkey, and without it by each worker."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from redis.asyncio import Redis
+
+from app.main import create_app
+from app.metrics import Metrics
+from app.rate_limit import Policy, RateLimiter, network_of
+from app.resources import Resources, open_resources
+from app.settings import LimitsSettings, RedisSettings, Settings, WebSettings
+from benchmarks.client import Asked, ask
+from tests.catalogue import Catalogue
+from tests.conftest import client_of
+from tests.metrics import scrape, total
+from tests.process import running
+
+# What counts is Redis; one database is enough.
+one_database = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+
+BURST = 5
+SLOW = 1 / 3600  # one an hour: nothing comes back while a test runs
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    settings.limits = LimitsSettings(
+        reads_rate=SLOW, reads_burst=BURST, writes_rate=SLOW, writes_burst=2
+    )
+    return settings
+
+
+async def statuses(client: httpx2.AsyncClient, count: int, **headers: str) -> list[int]:
+    answers = [await client.get("/v1/books/1", headers=headers) for _ in range(count)]
+    return [answer.status_code for answer in answers]
+
+
+@one_database
+async def test_burst_passes_and_what_follows_is_refused(client: httpx2.AsyncClient):
+    answers = [await client.get("/v1/books/1") for _ in range(BURST + 1)]
+
+    assert [answer.status_code for answer in answers] == [404] * BURST + [429]
+    assert [answer.headers["RateLimit-Policy"] for answer in answers] == ['"reads";q=5;w=18000'] * 6
+    assert [answer.headers["RateLimit"] for answer in answers] == [
+        f'"reads";r={left};t={3600 * (BURST - left)}' for left in (4, 3, 2, 1, 0, 0)
+    ]
+    refused = answers[-1]
+    assert int(refused.headers["Retry-After"]) in (3599, 3600)
+    assert refused.headers["Content-Type"] == "application/problem+json"
+    assert refused.headers["Cache-Control"] == "no-store"
+    assert refused.json()["detail"].startswith("Too many reads")
+
+
+@one_database
+async def test_answer_from_the_cache_counts_as_well(
+    client: httpx2.AsyncClient, catalogue: Catalogue
+):
+    book = await catalogue.add_book()
+    answers = [await client.get(f"/v1/books/{book['id']}") for _ in range(BURST + 1)]
+
+    assert [answer.status_code for answer in answers] == [200] * BURST + [429]
+    assert answers[BURST - 1].headers["X-Cache"] == "HIT"
+
+
+@one_database
+async def test_reads_writes_and_probes_do_not_disturb_each_other(client: httpx2.AsyncClient):
+    assert (await statuses(client, BURST + 1))[-1] == 429
+
+    writes = [await client.post("/v1/authors", json={"name": "A"}) for _ in range(3)]
+    probes = [await client.get(path) for path in ["/health", "/metrics", "/docs"] * 3]
+
+    assert [answer.status_code for answer in writes] == [401, 401, 429]
+    assert {answer.status_code for answer in probes} == {200}
+
+
+@one_database
+async def test_account_and_address_have_buckets_of_their_own(
+    client: httpx2.AsyncClient, catalogue: Catalogue
+):
+    assert (await statuses(client, BURST + 1))[-1] == 429
+
+    assert await statuses(client, BURST + 1, **catalogue.editor) == [404] * BURST + [429]
+    # A key that is no key is no account: guessing keys is no way around the limit.
+    assert await statuses(client, 1, **{"X-API-Key": "guess"}) == [429]
+
+
+@one_database
+async def test_rankings_cost_as_much_as_five_reads(client: httpx2.AsyncClient):
+    ranking = await client.get("/v1/rankings/books")
+
+    assert ranking.headers["RateLimit"].startswith('"reads";r=0;')
+    assert await statuses(client, 1) == [429]
+
+
+@one_database
+async def test_decisions_are_counted(client: httpx2.AsyncClient):
+    await statuses(client, BURST + 2)
+
+    samples = await scrape(client)
+    decisions = "rate_limit_decisions_total"
+    assert total(samples, decisions, policy="reads", decision="allowed", by="redis") == BURST
+    assert total(samples, decisions, policy="reads", decision="refused", by="redis") == 2
+
+
+@one_database
+async def test_without_redis_each_worker_gives_its_share_and_says_so(settings: Settings):
+    settings = settings.model_copy(
+        update={
+            "redis": RedisSettings(url="unix:///nowhere.sock"),
+            "web": WebSettings(concurrency=2),
+            "limits": LimitsSettings(reads_rate=SLOW, reads_burst=4),
+        }
+    )
+    app = create_app(settings)
+    async with open_resources(settings) as resources, client_of(app, resources) as client:
+        answers = await statuses(client, 3)
+        samples = await scrape(client)
+
+    assert answers == [404, 404, 429]
+    decisions = "rate_limit_decisions_total"
+    assert total(samples, decisions, decision="allowed", by="worker") == 2
+    assert total(samples, decisions, decision="refused", by="worker") == 1
+
+
+@one_database
+async def test_limits_go_on_after_the_scripts_of_redis_are_lost(
+    client: httpx2.AsyncClient, resources: Resources
+):
+    await statuses(client, 2)
+    await resources["redis"].script_flush()
+
+    assert await statuses(client, BURST - 1) == [404] * (BURST - 2) + [429]
+
+
+@one_database
+async def test_cost_takes_several_tokens_and_never_more_than_there_can_be(
+    settings: Settings, resources: Resources
+):
+    limiter: RateLimiter = resources["limiter"]
+
+    async def take(cost: int, caller: str) -> bool:
+        return (await limiter.decide(limiter.ask("reads", caller, cost))).allowed
+
+    assert [await take(2, "two") for _ in range(3)] == [True, True, False]
+    assert [await take(100, "hundred") for _ in range(2)] == [True, False]
+
+
+@pytest.mark.parametrize("redis", ["there", "away"])
+@one_database
+async def test_tokens_come_back_at_the_rate(settings: Settings, redis: str, resources: Resources):
+    """As many as time has passed by the clock that counts, though nobody says how much."""
+    settings.limits = LimitsSettings(reads_rate=50, reads_burst=1)
+    settings.web = WebSettings(concurrency=1)
+    shared = resources["cache"].store.shared
+    async with open_resources(
+        settings.model_copy(update={"redis": RedisSettings(url="unix:///nowhere.sock")})
+    ) as away:
+        shared = shared if redis == "there" else away["cache"].store.shared
+        limiter = RateLimiter(shared, settings, Metrics())
+        loop = asyncio.get_running_loop()
+        start, passed = loop.time(), 0
+        while passed < 20:
+            passed += (await limiter.decide(limiter.ask("reads", "one", 1))).allowed
+            await asyncio.sleep(0)
+
+    assert loop.time() - start >= 19 / 50
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("unix", "unix"),
+    ],
+)
+def test_client_is_an_ipv4_address_or_a_network_of_ipv6(address: str, network: str):
+    assert network_of(address) == network
+
+
+def test_retry_after_is_when_the_cost_can_be_paid():
+    policy = Policy("reads", rate=2, burst=10)
+
+    assert policy.interval == 500_000
+    assert policy.header == (b"ratelimit-policy", b'"reads";q=10;w=5')
+
+
+async def forwarded(url: str, addresses: list[str]) -> list[int]:
+    async with httpx2.AsyncClient(base_url=url) as client:
+        answers = [
+            await client.get("/v1/books/1", headers={"X-Forwarded-For": address})
+            for address in addresses
+        ]
+    return [answer.status_code for answer in answers]
+
+
+@one_database
+async def test_only_a_trusted_proxy_is_believed_who_the_client_is(
+    environment: dict[str, Any], tmp_path: Path
+):
+    variables = environment | {
+        "WEB_CONCURRENCY": 1,
+        "LIMITS_ENABLED": True,
+        "LIMITS_READS_RATE": SLOW,
+        "LIMITS_READS_BURST": 1,
+    }
+    others = ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2", "192.0.2.1"]
+
+    async with running(tmp_path / "trusted", **variables) as service:
+        believed = await forwarded(service.url, others)
+    variables |= {"FORWARDED_ALLOW_IPS": "192.0.2.9", "CACHE_NAMESPACE": "test-forged"}
+    async with running(tmp_path / "untrusted", **variables) as service:
+        forged = await forwarded(service.url, others)
+
+    assert believed == [404, 404, 404, 429, 429]
+    assert forged == [404, 429, 429, 429, 429]
+
+
+@one_database
+async def test_eight_processes_together_pass_rate_times_time_and_the_burst(
+    environment: dict[str, Any], tmp_path: Path
+):
+    rate, burst, seconds = 20, 10, 5
+    variables = environment | {
+        "WEB_CONCURRENCY": 8,
+        "LOG_ACCESS_SAMPLE": 0,
+        "LIMITS_ENABLED": True,
+        "LIMITS_READS_RATE": rate,
+        "LIMITS_READS_BURST": burst,
+    }
+    asked = Asked()
+    async with (
+        Redis.from_url(environment["REDIS_URL"]) as redis,
+        running(tmp_path / "log", **variables) as service,
+    ):
+        await ask(service.url, ["/health"], 100)
+        times = [await redis_time(redis)]
+        while times[-1] < times[0] + seconds:
+            await ask(service.url, ["/v1/books/1"], 64, clients=32, asked=asked)
+            times.append(await redis_time(redis))
+
+    # From the first round to the last, all that came back was taken.
+    assert asked.answers.keys() == {404, 429}
+    least, most = burst + rate * (times[-2] - times[1]), burst + rate * (times[-1] - times[0])
+    assert least - 1 <= asked.answers[404] <= most + 1
+    assert asked.answers[429] > most
+
+
+async def redis_time(redis: Redis) -> float:
+    seconds, micro = await redis.time()
+    return float(seconds) + float(micro) / 1_000_000

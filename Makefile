@@ -7,7 +7,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test test-browser lint format bench-overhead profile check lock clean
+.PHONY: help run dev test test-browser lint format bench-overhead bench-cache bench-overload \
+	profile check lock clean
 
 help: ## Show these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +37,12 @@ format: .venv/dev ## Format the code and fix what can be fixed
 
 bench-overhead: .venv/dev ## Compare the cost of a request with bare FastAPI (CPU time)
 	@$(BIN)/python -m benchmarks.overhead
+
+bench-cache: .venv/dev ## Compare the cost of a cached answer with its limit and the usual way
+	@$(BIN)/python -m benchmarks.cache
+
+bench-overload: .venv/dev ## Ask for five times what a worker can take, for a minute
+	@$(BIN)/python -m benchmarks.overload
 
 profile: .venv/dev ## Record a flame graph of a worker under load: var/profile.svg
 	@$(BIN)/python -m benchmarks.profile

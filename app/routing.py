@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Set
+from functools import lru_cache
 from http import HTTPStatus
 from inspect import signature
 from itertools import chain
@@ -116,9 +117,14 @@ class Route(ProbeRoute):
         cached = CachedHandler(super().get_route_handler(), caching, version, said_anyway)
         parameters = path_parameters(self.dependant)
 
+        @lru_cache(maxsize=10_000)
+        def is_possible(*values: str) -> bool:
+            fields = zip(parameters, values, strict=True)
+            return not any(field.validate(value)[1] for field, value in fields)
+
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             given = scope["path_params"]
-            possible = not any(field.validate(given[field.alias])[1] for field in parameters)
+            possible = is_possible(*[given[field.alias] for field in parameters])
             response = await cached(scope, ask(scope, self.policed), possible)
             await response(scope, receive, send)
 

@@ -16,6 +16,7 @@ from gunicorn.glogging import Logger
 from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
 
+from app.http_protocol import HttpProtocol
 from app.logs import configure_logs
 from app.settings import read_settings
 
@@ -84,7 +85,7 @@ def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
 class Worker(UvicornWorker):  # type: ignore[misc]  # uvicorn-worker has no types
     CONFIG_KWARGS = {
         "loop": "uvloop",
-        "http": "httptools",
+        "http": HttpProtocol,
         "access_log": False,
         "server_header": False,
     }

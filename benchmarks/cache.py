@@ -12,16 +12,11 @@ from tempfile import TemporaryDirectory
 import httpx2
 from redis import Redis
 
-from app import schema
-from app.catalogue import import_catalogue
-from app.database import create_engine
 from app.servers.private import embedded_valkey
-from app.settings import DatabaseSettings
 from benchmarks import limit
 from benchmarks.client import ask
-from benchmarks.service import ROOT, Service, one_worker
+from benchmarks.service import Service, fill, one_worker
 
-SAMPLE = ROOT / "data" / "classics.csv"
 PATH = "/v1/books/7"
 TURNS = 20
 REQUESTS = 2_000  # in each turn
@@ -68,8 +63,7 @@ def services() -> Iterator[dict[str, Service]]:
             assert body.status_code == 200, body.text
             return service
 
-        # Counted, and never refused: what is measured is the cost of an answer.
-        ours = start(LIMITS_READS_RATE="1000000", LIMITS_READS_BURST="1000000")
+        ours = start()
         again = httpx2.get(ours.url + PATH)
         assert again.headers["X-Cache"] == "HIT", again.headers
         assert "RateLimit" in again.headers
@@ -81,14 +75,6 @@ def services() -> Iterator[dict[str, Service]]:
             "unlimited": start(LIMITS_ENABLED="0"),
             "literature": start("benchmarks.literature:app"),
         }
-
-
-async def fill(url: str) -> None:
-    settings = DatabaseSettings(url=url)
-    engine = create_engine(settings, "maintenance")
-    await schema.migrate(engine)
-    await engine.dispose()
-    await import_catalogue(settings, SAMPLE, lambda done, total: None)
 
 
 def cost(service: Service) -> float:

@@ -5,16 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from app import schema
-from app.catalogue import import_catalogue
-from app.database import create_engine
 from app.servers.private import ServerUnavailable, embedded_valkey, private_mariadb
-from app.settings import DatabaseSettings
 from benchmarks.client import Asked, ask
-from benchmarks.service import ROOT, Service, one_worker
+from benchmarks.service import ROOT, Service, fill, one_worker
 
 VAR = ROOT / "var"
-SAMPLE = ROOT / "data" / "classics.csv"
 FLAMES = VAR / "profile.svg"
 SECONDS = 20
 RATE = 100  # samples a second
@@ -41,14 +36,6 @@ def main() -> None:
         raise SystemExit(str(error)) from None
     print(f"{asked.answers.total()} requests, answered with {dict(asked.answers)}")
     print(f"Open {FLAMES} in a browser; docs/profiling.md says how to read it")
-
-
-async def fill(url: str) -> None:
-    settings = DatabaseSettings(url=url)
-    engine = create_engine(settings, "maintenance")
-    await schema.migrate(engine)
-    await engine.dispose()
-    await import_catalogue(settings, SAMPLE, lambda done, total: None)
 
 
 async def record(service: Service) -> Asked:

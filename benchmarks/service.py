@@ -11,9 +11,14 @@ from pathlib import Path
 from subprocess import Popen
 from tempfile import TemporaryDirectory
 
+from app import schema
+from app.catalogue import import_catalogue
+from app.database import create_engine
 from app.servers.process import end_with_us
+from app.settings import DatabaseSettings
 
 ROOT = Path(__file__).parent.parent
+SAMPLE = ROOT / "data" / "classics.csv"
 START_TIMEOUT = 30  # s
 
 
@@ -33,6 +38,15 @@ class Service:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+async def fill(url: str) -> None:
+    """Bring the database up to the schema, with the sample catalogue."""
+    settings = DatabaseSettings(url=url)
+    engine = create_engine(settings, "maintenance")
+    await schema.migrate(engine)
+    await engine.dispose()
+    await import_catalogue(settings, SAMPLE, lambda done, total: None)
+
+
 @contextmanager
 def one_worker(app: str | None = None, **variables: str) -> Iterator[Service]:
     """Our Gunicorn configuration with one worker that stays, for our application or another."""
@@ -44,6 +58,9 @@ def one_worker(app: str | None = None, **variables: str) -> Iterator[Service]:
             "LOG_FORMAT": "json",
             "WEB_CONCURRENCY": "1",
             "WEB_MAX_REQUESTS": "0",
+            # Counted, and never refused: what is measured is the cost of an answer.
+            "LIMITS_READS_RATE": "1000000",
+            "LIMITS_READS_BURST": "1000000",
             "PORT": str(port),
         } | variables
         command = [*end_with_us(), sys.executable, "-m", "gunicorn"]

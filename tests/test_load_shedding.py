@@ -1,8 +1,11 @@
 """What a worker refuses when too much is asked of it, and what it still answers."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -16,6 +19,7 @@ from app.settings import CacheSettings, DatabaseSettings, RequestSettings, Setti
 from tests.catalogue import Catalogue
 from tests.conftest import KEY, client_of
 from tests.metrics import scrape, total
+from tests.process import running
 
 SHED = "http_requests_shed_total"
 
@@ -147,3 +151,68 @@ async def test_request_over_its_time_gives_back_what_it_held(settings: Settings)
     assert late == [504, 504, 504]
     assert (in_use, resources["workload"].working) == (0, 0)
     assert after.status_code == 200
+
+
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+async def test_real_server_refuses_without_a_task_and_keeps_the_connection(
+    environment: dict[str, Any], tmp_path: Path
+):
+    """One request is on its way, whose body does not come: that is all this worker takes."""
+    variables = environment | {"WEB_CONCURRENCY": 1, "REQUEST_MAX_IN_FLIGHT": 1}
+    async with (
+        running(tmp_path / "log", **variables) as service,
+        httpx2.AsyncClient(base_url=service.url) as client,
+    ):
+        host, port = service.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(
+            b"POST /v1/authors HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+            b"Content-Type: application/json\r\n\r\n"
+        )
+        async with asyncio.timeout(10):
+            while (refused := await client.get("/v1/books")).status_code != 503:
+                await asyncio.sleep(0.01)
+        named = await client.get("/nothing", headers={"X-Request-ID": "mine"})
+        head = await client.head("/v1/books")
+        body = await client.post("/v1/authors", content=b"x" * 100_000)
+        health = await client.get("/health")
+        samples = await scrape(client)
+        writer.write(b"not json!")
+        answer = await reader.readuntil(b"\r\n")
+        after = await client.get("/v1/books")
+        closed = await client.get("/v1/books", headers={"Connection": "close"})
+        writer.close()
+
+    assert refused.headers["Content-Type"] == "application/problem+json"
+    assert refused.headers["Retry-After"] == "1"
+    assert refused.json()["request_id"] == refused.headers["X-Request-ID"]
+    assert (named.json()["instance"], named.json()["request_id"]) == ("/nothing", "mine")
+    assert (head.status_code, head.content, body.status_code) == (503, b"", 503)
+    assert (health.status_code, after.status_code, closed.status_code) == (200, 200, 200)
+    assert answer.split()[1] == b"422"
+    assert total(samples, SHED, reason="in_flight") >= 4
+    messages = [line["message"] for line in service.lines]
+    assert not any(message.endswith(" 503") for message in messages)
+
+
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+async def test_requests_sent_ahead_are_all_answered_while_they_are_refused(
+    environment: dict[str, Any], tmp_path: Path
+):
+    variables = environment | {"WEB_CONCURRENCY": 1, "REQUEST_MAX_IN_FLIGHT": 1}
+    async with running(tmp_path / "log", **variables) as service:
+        host, port = service.url.removeprefix("http://").split(":")
+        _, holding = await asyncio.open_connection(host, int(port))
+        holding.write(b"POST /v1/authors HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        many = 500
+        writer.write(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n" * (many - 1))
+        writer.write(b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        async with asyncio.timeout(20):
+            answers = await reader.read(-1)
+        holding.close()
+        writer.close()
+
+    statuses = re.findall(rb"HTTP/1.1 (\d+)", answers)
+    assert len(statuses) == many
+    assert set(statuses) <= {b"404", b"503"}

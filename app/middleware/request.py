@@ -42,9 +42,12 @@ class RequestMiddleware:
 
         start = time.perf_counter()
         state = scope["state"]
-        request = _context(scope)
         if state["workload"].refuses(scope, len(state["in_flight"])):
-            return await _refuse(request, start, send)
+            headers, body = refusal(scope)
+            await send({"type": "http.response.start", "status": 503, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+            return
+        request = _context(scope)
         if self.traced:
             request.trace_id = current_trace_id()
         state["request_id"] = request.id
@@ -164,22 +167,19 @@ def _split(request: RequestContext, elapsed: float) -> dict[str, Any]:
     return fields
 
 
-async def _refuse(request: RequestContext, start: float, send: Send) -> None:
-    """A 503 problem at the least cost, and without a line: there are too many of them."""
-    scope, status = request.scope, HTTPStatus.SERVICE_UNAVAILABLE
-    body = problem_body(status, TOO_MUCH, scope["path"], request.id)
+def refusal(scope: Scope) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """A 503 problem at the least cost: counted, without a line, as there are too many of them."""
+    id, status = _context(scope).id, HTTPStatus.SERVICE_UNAVAILABLE
+    body = problem_body(status, TOO_MUCH, scope["path"], id)
+    scope["state"]["metrics"].observe_request(scope["method"], "refused", status, 0, len(body))
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"),
         (b"retry-after", b"1"),
-        (b"x-request-id", request.id.encode()),
+        (b"x-request-id", id.encode()),
     ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-    elapsed = time.perf_counter() - start
-    method, metrics = scope["method"], scope["state"]["metrics"]
-    metrics.observe_request(method, "refused", status, elapsed, len(body))
+    return headers, body
 
 
 def _stopping(scope: Scope) -> ASGIApp:

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.exc import IntegrityError
 
+from app.background import background
 from app.cache_entry import Entry, Lifetime, digest, new_entry
 from app.cache_epoch import Epoch, EpochUnknown
 from app.cache_store import CacheStore, Look
@@ -149,11 +150,10 @@ class Cache:
         """Commit within it: `tags` are invalidated even if the commit's answer is lost."""
         try:
             yield
-        except IntegrityError:
-            raise
-        except BaseException:
-            # It may yet happen, after the invalidation below.
-            self._owe(tags)
+        except BaseException as error:
+            if not isinstance(error, IntegrityError):
+                # It may yet happen, after the invalidation below.
+                self._owe(tags)
             raise
         finally:
             await asyncio.shield(_spawn(self._invalidations, self.invalidate(*tags)))
@@ -273,11 +273,8 @@ async def open_cache(
 ) -> AsyncIterator[Cache]:
     lag = settings.database.read_lag if settings.database.read_url else 0
     cache = Cache(CacheStore(shared, redis, epoch, settings.cache, metrics, lag), metrics)
-    watching = asyncio.create_task(cache.run(), name="cache")
     try:
-        yield cache
+        async with background(cache.run(), "cache"):
+            yield cache
     finally:
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
         await cache.close()

@@ -1,6 +1,5 @@
 """Answers kept as bytes: a hit needs no dependency, no database connection and no JSON."""
 
-import struct
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -14,15 +13,14 @@ from app.cache import Admit, Cache, Found, Recipe, bypassed
 from app.cache_entry import Lifetime, short
 from app.errors import NotFound
 from app.etag import etag, read_etags
+from app.stored_response import BytesResponse, Headers, pack, unpack
 
 Handler = Callable[[Request], Awaitable[Response]]
-Headers = list[tuple[bytes, bytes]]
-_LENGTH = struct.Struct(">I")
 F = TypeVar("F", bound=Callable[..., Any])
 
 CREDENTIALS = (b"authorization", b"x-api-key")
 VARY = (b"vary", b"Authorization, X-API-Key")
-PRIVATE = b"private, no-store"
+PRIVATE = "private, no-store"
 OWN_WORD = {b"set-cookie", b"cache-control"}  # a handler that sends one knows who may keep it
 
 
@@ -117,9 +115,9 @@ class CachedHandler:
         Raises what the handler raises, and NotFound of an entry.
         """
         wish = read_wish(scope)
-        if wish.credentials or wish.bypass or not possible:
+        if not possible or wish.credentials or wish.bypass:
             await admit()
-            return await self._bypass(scope, wish)
+            return await (self._bypass(scope, wish) if possible else self._work(scope))
         key = f"{self.version}:{canonical(scope, self.defaults)}"
         tags = [tag.format_map(scope["path_params"]) for tag in self.caching.tags]
         recipe = Recipe(key, lambda: self._load(scope), self.caching.lifetime, tags)
@@ -128,13 +126,15 @@ class CachedHandler:
             found = await cache.fetch(recipe, admit)
         except NotStored as error:
             # Who waited for somebody else's has none yet.
-            return error.response if error.scope is scope else await self._work(scope)
+            response = error.response if error.scope is scope else await self._work(scope)
+            response.headers.setdefault("Cache-Control", PRIVATE)
+            return response
         scope["state"]["workload"].remember(scope)
         return self._answer(found, wish)
 
     async def _bypass(self, scope: Scope, wish: Wish) -> Response:
         scope["state"]["metrics"].cache_lookups["bypass"].inc()
-        control = PRIVATE if wish.credentials else self.caching.control
+        control = PRIVATE.encode() if wish.credentials else self.caching.control
         marks = [(b"cache-control", control), VARY, (b"x-cache", b"BYPASS")]
         inner = bypassed.set(True)
         try:
@@ -147,7 +147,7 @@ class CachedHandler:
             tag = etag(bytes(response.body)).encode()
             marks.append((b"etag", tag))
             if wish.has(tag):
-                return Bytes(304, marks, b"")
+                return BytesResponse(304, marks, b"")
         given = {name for name, _ in response.raw_headers} & OWN_WORD
         marks = [mark for mark in marks if mark[0] not in given]
         response.raw_headers = [*response.raw_headers, *marks]
@@ -158,7 +158,7 @@ class CachedHandler:
         own = {name for name, _ in response.raw_headers} & OWN_WORD
         if response.status_code != 200 or own:
             raise NotStored(response, scope)
-        return _pack(response)
+        return pack(response)
 
     async def _work(self, scope: Scope) -> Response:
         """Run the handler with what FastAPI makes for a request; that one may be over."""
@@ -177,22 +177,12 @@ class CachedHandler:
         ]
         if entry.missing:
             raise NotFound(entry.payload.decode(), _as_text(marks))
-        tag, headers, body = _unpack(entry.payload)
+        tag, headers, body = unpack(entry.payload)
         marks.append((b"etag", tag))
         if wish.has(tag):
-            return Bytes(304, marks, b"")
+            return BytesResponse(304, marks, b"")
         length = (b"content-length", b"%d" % len(body))
-        return Bytes(200, [*headers, length, *marks], body)
-
-
-class Bytes(Response):
-    """An answer whose headers are bytes already."""
-
-    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
-        self.status_code = status
-        self.raw_headers = headers
-        self.body = body
-        self.background = None
+        return BytesResponse(200, [*headers, length, *marks], body)
 
 
 def canonical(scope: Scope, defaults: set[tuple[str, str]]) -> str:
@@ -206,22 +196,6 @@ def canonical(scope: Scope, defaults: set[tuple[str, str]]) -> str:
         if pairs:
             name += "?" + urlencode(sorted(pairs))
     return short(name)
-
-
-def _pack(response: Response) -> bytes:
-    body = bytes(response.body)
-    lines = [etag(body).encode()]
-    for name, value in response.raw_headers:
-        if name != b"content-length":
-            lines += [name, value]
-    head = b"\n".join(lines)
-    return _LENGTH.pack(len(head)) + head + body
-
-
-def _unpack(payload: bytes) -> tuple[bytes, Headers, bytes]:
-    end = _LENGTH.size + _LENGTH.unpack_from(payload)[0]
-    tag, *lines = payload[_LENGTH.size : end].split(b"\n")
-    return tag, list(zip(lines[::2], lines[1::2], strict=True)), payload[end:]
 
 
 def _as_text(headers: Headers) -> dict[str, str]:

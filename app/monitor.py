@@ -8,10 +8,11 @@ import threading
 import time
 import traceback
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from app.background import background
 from app.database import Sessions
 from app.logs import Output
 from app.metrics import Metrics
@@ -34,16 +35,13 @@ async def open_monitor(
 ) -> AsyncIterator[None]:
     monitor = Monitor(metrics, logs, sessions, in_flight, workload)
     watchdog = Watchdog(monitor, in_flight)
-    beating = asyncio.create_task(monitor.run(), name="monitor")
     watchdog.start()
     metrics.worker_boots.inc()
     try:
-        yield
+        async with background(monitor.run(), "monitor"):
+            yield
     finally:
         watchdog.stop()
-        beating.cancel()
-        with suppress(asyncio.CancelledError):
-            await beating
         monitor.sample()
         flush()
 

@@ -90,9 +90,10 @@ class Route(ProbeRoute):
         usual = Policed("reads" if "GET" in (self.methods or ()) else "writes")
         self.policed: Policed = getattr(self.endpoint, "policed", usual)
         caching: Caching | None = getattr(self.endpoint, "caching", None)
+        self.responses = problems(HTTPStatus.TOO_MANY_REQUESTS) | self.responses
         if caching:
             self.app = self._cached(caching)
-            self.responses = {304: {"description": "What you have still holds"}, **self.responses}
+            self.responses |= {304: {"description": "What you have still holds"}}
 
     def get_route_handler(self) -> Handler:
         handler = super().get_route_handler()
@@ -211,5 +212,5 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
                 "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
             },
         }
-        for status in sorted({*statuses, 422, 429, 500, 503, 504})
+        for status in sorted({*statuses, 422, 500, 503, 504})
     }

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from hiredis import pack_command
@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as Unreachable
 from redis.exceptions import RedisError, ResponseError
 
+from app.background import background
 from app.deadline import Deadline
 from app.metrics import Metrics
 from app.request_context import current_request
@@ -174,10 +175,5 @@ async def open_shared_connection(
         retry=Retry(NoBackoff(), 0),
     )
     shared = SharedConnection(pool, settings.timeout, metrics)
-    running = asyncio.create_task(shared.run(), name="redis")
-    try:
+    async with background(shared.run(), "redis"):
         yield shared
-    finally:
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running

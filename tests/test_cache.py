@@ -17,6 +17,7 @@ from redis import Redis
 from sqlalchemy import text
 
 from app.cache import Cache
+from app.cache_entry import Lifetime, new_entry
 from app.cache_epoch import EpochUnknown
 from app.cache_store import Look
 from app.errors import NotFound
@@ -411,6 +412,20 @@ async def test_cancelled_request_leaves_no_lock(reader: Reader, monkeypatch: pyt
 def metric(reader: Reader, name: str) -> list[Sample]:
     families = reader.cache.metrics.registry.collect()
     return [sample for family in families for sample in family.samples if sample.name == name]
+
+
+def test_entries_made_at_once_do_not_end_at_once():
+    ends = {new_entry(b"", False, 1000, Lifetime(ttl=100)).fresh_until for _ in range(50)}
+
+    assert len(ends) > 40
+    assert 1090 <= min(ends) < max(ends) <= 1100
+
+
+def test_age_counts_from_the_load_and_is_never_negative():
+    old, ahead = (new_entry(b"", False, time.time() + by, Lifetime(60)) for by in (-30, 30))
+
+    assert 30 <= old.age < 60
+    assert ahead.age == 0
 
 
 # What follows needs a Valkey that can be stopped.

@@ -4,7 +4,7 @@ from typing import Any
 import httpx2
 import pytest
 
-REFUSALS = {"422", "429", "500", "503", "504"}
+REFUSALS = {"422", "500", "503", "504"}
 
 
 @pytest.fixture
@@ -47,10 +47,21 @@ async def test_every_error_is_documented_as_a_problem(document: dict[str, Any]):
     assert {"HTTPValidationError", "ValidationError"}.isdisjoint(document["components"]["schemas"])
 
 
+async def test_only_what_is_limited_or_cached_says_so(document: dict[str, Any]):
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert ("429" in operation["responses"]) == path.startswith("/v1"), path
+            cached = method == "get" and path.startswith("/v1")
+            assert ("304" in operation["responses"]) == cached, path
+
+
 async def test_writes_document_what_they_refuse(document: dict[str, Any]):
     update = document["paths"]["/v1/books/{book_id}"]["patch"]
 
-    assert update["responses"].keys() == {"200", "401", "404", "409", "412", "413", *REFUSALS}
+    assert update["responses"].keys() == {
+        *("200", "401", "404", "409", "412", "413", "429"),
+        *REFUSALS,
+    }
     assert update["security"] == [{"APIKeyHeader": []}]
     assert "If-Match" in [parameter["name"] for parameter in update["parameters"]]
 

@@ -53,7 +53,8 @@ class AuthorService:
         # Books before authors, as BookService locks them: two orders would deadlock.
         await self._lock_books(author_id)
         author = await self._lock(author_id)
-        require_match(await self.get(author_id), expected)
+        if expected is not None:
+            require_match(await self.get(author_id), expected)
         books: Sequence[Book] = []
         if "name" in body.model_fields_set:
             books = await self._lock_books(author_id)  # with those that came before our lock

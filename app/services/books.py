@@ -74,7 +74,8 @@ class BookService:
         self, book_id: int, body: BookUpdate, expected: ExpectedTags = None
     ) -> BookRead:
         book = await self._lock(book_id)
-        require_match(await self.get(book_id), expected)
+        if expected is not None:
+            require_match(await self.get(book_id), expected)
         changes = body.model_dump(exclude_unset=True)
         author_ids = changes.pop("author_ids", [link.author_id for link in book.book_authors])
         for name, value in changes.items():

@@ -9,6 +9,6 @@ from app.etag import etag_of
 ExpectedTags = frozenset[str] | None
 
 
-def require_match(current: BaseModel, expected: ExpectedTags) -> None:
-    if expected is not None and etag_of(current) not in expected:
+def require_match(current: BaseModel, expected: frozenset[str]) -> None:
+    if etag_of(current) not in expected:
         raise PreconditionFailed("It has changed meanwhile; read it again, then repeat the change")

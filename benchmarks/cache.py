@@ -36,7 +36,7 @@ def main() -> None:
         seconds / (TURNS * REQUESTS) * 1e6 for seconds in spent.values()
     )
     print("CPU time of the worker for a cached answer, µs per request:")
-    print(f"  {limit:4.0f}  raw ASGI and one GET by redis-py")
+    print(f"  {limit:4.0f}  raw ASGI under plain uvicorn, and one GET by redis-py")
     print(f"  {ours:4.0f}  this service: {ours / limit:.2f} times that (budget {TO_LIMIT})")
     print(f"  {unlimited:4.0f}  this service without rate limits, which the next has not either")
     print(

@@ -16,10 +16,17 @@ from app.catalogue import import_catalogue
 from app.database import create_engine
 from app.servers.process import end_with_us
 from app.settings import DatabaseSettings
+from app.worker import Worker
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "data" / "classics.csv"
 START_TIMEOUT = 30  # s
+
+
+class PlainWorker(Worker):
+    """What others are measured with: uvicorn as it comes."""
+
+    CONFIG_KWARGS = Worker.CONFIG_KWARGS | {"http": "httptools"}
 
 
 @dataclass
@@ -64,7 +71,9 @@ def one_worker(app: str | None = None, **variables: str) -> Iterator[Service]:
             "PORT": str(port),
         } | variables
         command = [*end_with_us(), sys.executable, "-m", "gunicorn"]
-        command += ["--config", "gunicorn_config.py", *([app] if app else [])]
+        command += ["--config", "gunicorn_config.py"]
+        if app:
+            command += ["--worker-class", f"{__name__}.{PlainWorker.__name__}", app]
         master = Popen(command, cwd=ROOT, env=os.environ | environment, stdout=log, stderr=log)
         try:
             _wait_for(master, port, Path(log.name))

@@ -227,7 +227,7 @@ async def test_only_a_trusted_proxy_is_believed_who_the_client_is(
 async def test_eight_processes_together_pass_rate_times_time_and_the_burst(
     environment: dict[str, Any], tmp_path: Path
 ):
-    rate, burst, seconds = 20, 10, 5
+    rate, burst, seconds = 20, 10, 10
     variables = environment | {
         "WEB_CONCURRENCY": 8,
         "LOG_ACCESS_SAMPLE": 0,

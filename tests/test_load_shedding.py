@@ -210,8 +210,9 @@ async def test_requests_sent_ahead_are_all_answered_while_they_are_refused(
         writer.write(b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         async with asyncio.timeout(20):
             answers = await reader.read(-1)
-        holding.close()
-        writer.close()
+        for each in (holding, writer):
+            each.close()
+            await each.wait_closed()  # else the service would wait for what is on its way
 
     statuses = re.findall(rb"HTTP/1.1 (\d+)", answers)
     assert len(statuses) == many

@@ -51,7 +51,7 @@ check: .venv/run ## Verify settings, servers, schema and connection budget
 	@$(BIN)/python -m app check
 
 lock: ## Pin the newest versions that fit requirements*.in (needs uv)
-	@for name in requirements requirements-tracing requirements-dev; do uv pip compile --quiet \
+	@for name in requirements requirements-tracing requirements-debug requirements-dev; do uv pip compile --quiet \
 	--upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	--no-annotate $$name.in --output-file $$name.lock; done
 

@@ -8,7 +8,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help run dev test test-browser lint format bench-overhead bench-cache bench-overload \
-	profile check lock clean
+	profile secrets deploy rollback roll backup restore test-compose check lock clean
 
 help: ## Show these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,27 @@ bench-overload: .venv/dev ## Ask for five times what a worker can take, for a mi
 
 profile: .venv/dev ## Record a flame graph of a worker under load: var/profile.svg
 	@$(BIN)/python -m benchmarks.profile
+
+secrets: ## Make the passwords that production needs, below secrets/
+	@docker/secrets.sh
+
+deploy: ## Build, migrate and replace the running containers one by one
+	@docker/deploy.sh deploy
+
+rollback: ## Replace the running containers by those of the deployment before
+	@docker/deploy.sh rollback
+
+roll: ## Replace the running containers by new ones of the same image
+	@docker/deploy.sh roll
+
+backup: ## Write the database of production into a new file of backups/
+	@docker/backup.sh
+
+restore: ## Put FILE=backups/... into the place of the database of production
+	@docker/restore.sh $(FILE)
+
+test-compose: .venv/dev ## Bring both stacks up with Docker and look at them from outside
+	@$(BIN)/python -m pytest --override-ini=addopts=-ra tests/compose
 
 check: .venv/run ## Verify settings, servers, schema and connection budget
 	@$(BIN)/python -m app check

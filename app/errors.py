@@ -18,6 +18,9 @@ RETRY_AFTER = {"Retry-After": "1"}
 # Both drivers call a misspelt column an OperationalError, just as a server that is away.
 MARIADB_TEMPORARY = {
     (1020,),  # the record has changed since it was read
+    (1021,),  # the disk is full
+    (1026,),  # so it was when a file was written
+    (1114,),  # a table is full, as the disk is
     (1040,),  # too many connections
     (1053,),  # the server shuts down
     (1205,),  # waited too long for a lock

@@ -26,14 +26,20 @@ class Load:
 
 @asynccontextmanager
 async def load(
-    url: str, path: str, clients: int = 16, keep_alive: bool = True
+    url: str,
+    path: str,
+    clients: int = 16,
+    keep_alive: bool = True,
+    headers: dict[str, str] | None = None,
 ) -> AsyncIterator[Load]:
     """A refused connection is counted apart: such a request never reached the service."""
     result = Load()
 
     async def ask() -> None:
         limits = httpx2.Limits(max_connections=1, max_keepalive_connections=int(keep_alive))
-        async with httpx2.AsyncClient(base_url=url, limits=limits, timeout=20) as client:
+        async with httpx2.AsyncClient(
+            base_url=url, limits=limits, timeout=20, headers=headers
+        ) as client:
             while not result.stopping:
                 try:
                     answer = await client.get(path)

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# make secrets: a strong password into every file of secrets/ that is not there yet.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+secrets=${SECRETS:-secrets}
+mkdir -p "$secrets"
+# The folder keeps others on this machine out; the files are read by the users in the containers.
+chmod 700 "$secrets"
+for name in api_key database_password database_root_password grafana_password redis_password; do
+    file=$secrets/$name
+    if [ -e "$file" ]; then
+        echo "$file is there already"
+        continue
+    fi
+    (umask 022 && head -c 30 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n' >"$file.new")
+    mv "$file.new" "$file"
+    echo "$file made"
+done

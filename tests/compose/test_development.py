@@ -1,0 +1,80 @@
+"""`docker compose up`, with no step before it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.compose.stack import Stack, stack, wait_until
+
+
+@pytest.fixture(scope="module")
+def development(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("development")
+    with stack(folder, "books-development", "10.89.201.0/24", []) as made:
+        made.compose("up", "--detach", "--wait")
+        yield made
+
+
+def test_sample_data_is_there_behind_nginx(development: Stack):
+    with development.client() as client:
+        answer = client.get("/v1/books?limit=100")
+
+    assert answer.status_code == 200
+    assert len(answer.json()["items"]) == 100
+
+
+def test_well_known_key_writes_at_the_service_itself(development: Stack):
+    url = f"http://127.0.0.1:{development.variables['API_PORT']}"
+    with httpx2.Client(base_url=url, headers={"X-API-Key": "development-key"}) as client:
+        made = client.post("/v1/authors", json={"name": "Somebody"})
+        page = client.get("/docs")
+
+    assert (made.status_code, page.status_code) == (201, 200)
+
+
+@pytest.mark.parametrize("service", ["api", "mariadb", "valkey", "nginx"])
+def test_ports_are_on_this_machine_only(development: Stack, service: str):
+    [container] = development.containers(service)
+    published = development.inspect(container)["HostConfig"]["PortBindings"]
+
+    addresses = {binding["HostIp"] for bindings in published.values() for binding in bindings}
+    assert addresses == {"127.0.0.1"}
+
+
+def test_edit_of_the_source_is_served(development: Stack):
+    source = development.folder / "app" / "main.py"
+    source.write_text(source.read_text().replace('title="Books"', 'title="Edited"'))
+
+    with development.client() as client:
+        wait_until(
+            lambda: client.get("/openapi.json").json().get("info", {}).get("title") == "Edited",
+            "the edited title",
+        )
+
+
+def test_statements_and_debugger_are_there_when_asked_for(development: Stack):
+    development.compose("up", "--detach", "--wait", ECHO="1", DEBUGGER="1")
+    with development.client() as client:
+        assert client.get("/v1/books?q=nothing").status_code == 200
+    logs = development.compose("logs", "--no-log-prefix", "api")
+    listening = development.inside("api", "grep -q ':162E 00000000:0000 0A' /proc/net/tcp")
+
+    assert "SELECT" in logs
+    assert listening.returncode == 0  # 0x162E is 5678
+
+
+def test_same_isolation_as_in_production(development: Stack):
+    status = development.inside("api", "id -u; grep CapEff /proc/self/status; touch /srv/x")
+
+    uid, capabilities = status.stdout.splitlines()
+    assert uid != "0"
+    assert int(capabilities.split()[1], 16) == 0
+    assert "Read-only file system" in status.stderr
+
+
+def test_down_leaves_nothing(tmp_path: Path, development: Stack):
+    development.compose("down", "--volumes")
+
+    assert development.leftovers() == ""

@@ -1,10 +1,12 @@
 """What is published, what is not, and what each container may do."""
 
+import asyncio
 import json
 import re
 import socket
 import ssl
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import httpx2
@@ -68,6 +70,16 @@ def test_only_answers_with_a_max_age_stay_at_the_edge(production: Stack):
     assert all("X-Edge-Cache" not in answer.headers for answer in books)
 
 
+async def test_many_who_want_the_same_at_the_edge_cause_one_fetch(production: Stack):
+    async with httpx2.AsyncClient(base_url=production.url, timeout=20) as client:
+        answers = await asyncio.gather(
+            *(client.get("/v1/rankings/books?limit=9") for _ in range(30))
+        )
+
+    seen = Counter(answer.headers["X-Edge-Cache"] for answer in answers)
+    assert seen == {"MISS": 1, "HIT": 29}
+
+
 @pytest.mark.parametrize("path", ["/metrics", "/metrics/x", "/health/ready", "/nothing"])
 def test_internals_are_closed(production: Stack, path: str):
     with production.client() as client:
@@ -129,6 +141,14 @@ def test_memory_limit_is_that_of_the_kernel(production: Stack):
 
     assert eater.returncode == 137
     production.ready()
+
+
+def test_image_says_what_it_is(production: Stack):
+    labels = production.inspect(production.containers("api")[0])["Config"]["Labels"]
+
+    prefix = "org.opencontainers.image."
+    assert labels[f"{prefix}title"] == "books"
+    assert labels.keys() > {f"{prefix}version", f"{prefix}revision", f"{prefix}licenses"}
 
 
 def test_image_has_no_compiler_and_no_cache_of_packages(production: Stack):

@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test test-browser lint format bench-overhead bench-cache bench-overload \
+.PHONY: help run dev test test-browser lint format bench-overhead bench-cache bench-overload bench-login \
 	profile secrets deploy rollback roll backup restore test-compose check lock clean
 
 help: ## Show these commands
@@ -43,6 +43,9 @@ bench-cache: .venv/dev ## Compare the cost of a cached answer with its limit and
 
 bench-overload: .venv/dev ## Ask for five times what a worker can take, for a minute
 	@$(BIN)/python -m benchmarks.overload
+
+bench-login: .venv/dev ## See what fifty logins at once do to everybody else
+	@$(BIN)/python -m benchmarks.login
 
 profile: .venv/dev ## Record a flame graph of a worker under load: var/profile.svg
 	@$(BIN)/python -m benchmarks.profile

@@ -18,8 +18,8 @@ from app.stored_response import BytesResponse, Headers, pack, unpack
 Handler = Callable[[Request], Awaitable[Response]]
 F = TypeVar("F", bound=Callable[..., Any])
 
-CREDENTIALS = (b"authorization", b"x-api-key")
-VARY = (b"vary", b"Authorization, X-API-Key")
+CREDENTIALS = (b"authorization",)
+VARY = (b"vary", b"Authorization")
 PRIVATE = "private, no-store"
 OWN_WORD = {b"set-cookie", b"cache-control"}  # a handler that sends one knows who may keep it
 

@@ -1,21 +1,25 @@
 """python -m app: what an operator does by hand."""
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from alembic.util import CommandError
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import accounts, schema
 from app import check as checks
-from app import schema
 from app.catalogue import import_catalogue
 from app.database import create_engine
+from app.errors import Conflict, NotFound
 from app.goodbooks import WrongShape
+from app.schemas.user import Role, UserCreate
 from app.settings import read_settings
 from app.settings_table import settings_table
 
@@ -67,6 +71,44 @@ def import_books(file: Annotated[Path, typer.Argument(help="In the goodbooks for
     )
     if result.refused:
         raise SystemExit(1)
+
+
+@app.command()
+def create_user(
+    email: Annotated[str, typer.Argument()],
+    role: Annotated[Role, typer.Option()] = Role.READER,
+    name: Annotated[str, typer.Option(help="As others see it; else the e-mail address.")] = "",
+) -> None:
+    """Make an account; the password is asked for, or read from the standard input."""
+    if sys.stdin.isatty():
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    else:
+        password = sys.stdin.readline().rstrip("\n")
+    try:
+        body = UserCreate(email=email, name=name or email, password=password)
+        user = asyncio.run(accounts.create_user(read_settings(), body, role))
+    except ValidationError as error:
+        faults = (f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
+        raise SystemExit("\n".join(faults)) from None
+    except Conflict as error:
+        raise SystemExit(str(error)) from None
+    except (SQLAlchemyError, OSError) as error:
+        raise SystemExit(f"The database failed: {getattr(error, 'orig', error)}") from None
+    typer.echo(f"Account {user.id}: {user.email}, {user.role}")
+
+
+@app.command()
+def set_role(
+    email: Annotated[str, typer.Argument()], role: Annotated[Role, typer.Argument()]
+) -> None:
+    """Change what an account may do, at once."""
+    try:
+        asyncio.run(accounts.set_role(read_settings(), email, role))
+    except NotFound as error:
+        raise SystemExit(str(error)) from None
+    except (SQLAlchemyError, OSError) as error:
+        raise SystemExit(f"The database failed: {getattr(error, 'orig', error)}") from None
+    typer.echo(f"{email}: {role}")
 
 
 @app.command()

@@ -5,19 +5,22 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Request
-from fastapi.security import APIKeyHeader
+from fastapi.security import OAuth2PasswordBearer, OAuth2PasswordRequestForm
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import cache, database
-from app.errors import NotFound, Unauthorized
+from app.access_tokens import claims_of
+from app.errors import Forbidden, NotFound, Unauthorized
 from app.etag import read_etags
 from app.schemas.base import Whole
 from app.schemas.book import MAX_ID
-from app.security import is_editor
+from app.schemas.user import Account, Role
 from app.services.authors import AuthorService
 from app.services.books import BookService
+from app.services.logins import LoginService
 from app.services.preconditions import ExpectedTags
 from app.services.rankings import RankingService
+from app.services.users import UserService
 
 
 async def open_read_session(request: Request) -> AsyncIterator[database.ReadSession]:
@@ -63,22 +66,57 @@ async def read_rankings(request: Request, cache: Cache) -> RankingService:
     return RankingService(request.state.sessions, cache)
 
 
+async def get_users(request: Request, cache: Cache) -> UserService:
+    return UserService(request.state.sessions, cache, request.state.passwords)
+
+
+async def get_logins(request: Request, cache: Cache) -> LoginService:
+    state = request.state
+    ttl = state.settings.tokens.refresh_ttl
+    return LoginService(state.sessions, cache, state.passwords, state.access_tokens, ttl)
+
+
 Books = Annotated[BookService, Depends(read_books)]
 EditableBooks = Annotated[BookService, Depends(edit_books)]
 Authors = Annotated[AuthorService, Depends(read_authors)]
 EditableAuthors = Annotated[AuthorService, Depends(edit_authors)]
 Rankings = Annotated[RankingService, Depends(read_rankings)]
+Users = Annotated[UserService, Depends(get_users)]
+Logins = Annotated[LoginService, Depends(get_logins)]
 
 Id = Annotated[Whole, Path(ge=1, le=MAX_ID)]
 
-api_key_header = APIKeyHeader(name="X-API-Key", auto_error=False)
+# For the documentation's Authorize button; the token itself is read by claims_of.
+oauth2 = OAuth2PasswordBearer("/v1/tokens", refreshUrl="/v1/tokens/refresh", auto_error=False)
 
 
-async def require_editor(
-    request: Request, api_key: Annotated[str | None, Depends(api_key_header)]
-) -> None:
-    if not is_editor((api_key or "").encode(), request.state.settings.api):
-        raise Unauthorized("Writing needs the key of an editor in the header X-API-Key")
+async def read_login(
+    request: Request, form: Annotated[OAuth2PasswordRequestForm, Depends()]
+) -> OAuth2PasswordRequestForm:
+    """Besides the address, which may change, each account is limited; one that is none, too."""
+    await request.state.limiter.take("login", f"account:{form.username.lower()[:254]}")
+    return form
+
+
+async def get_account(
+    request: Request, users: Users, token: Annotated[str | None, Depends(oauth2)]
+) -> Account:
+    claims = claims_of(request.scope)
+    if claims is None:
+        raise Unauthorized("This needs an access token; POST /v1/tokens gives one")
+    try:
+        return await users.of_session(*claims)
+    except NotFound as error:
+        raise Unauthorized(f"{error}; log in", invalid=True) from None
+
+
+LoginForm = Annotated[OAuth2PasswordRequestForm, Depends(read_login)]
+CurrentAccount = Annotated[Account, Depends(get_account)]
+
+
+async def require_editor(account: CurrentAccount) -> None:
+    if not account.user.role.includes(Role.EDITOR):
+        raise Forbidden("This needs the role `editor`")
 
 
 async def read_if_match(
@@ -102,7 +140,7 @@ async def require_scraper(
     if token is not None:
         expected = f"Bearer {token.get_secret_value()}"
         if not secrets.compare_digest((authorization or "").encode(), expected.encode()):
-            raise Unauthorized("Metrics need the token of METRICS_TOKEN", "Bearer")
+            raise Unauthorized("Metrics need the token of METRICS_TOKEN")
     elif port is None and (settings.environment == "production" or _came_by_proxy(request)):
         raise NotFound("Set METRICS_PORT or METRICS_TOKEN to have metrics here")
 

@@ -54,9 +54,14 @@ class AppError(Exception):
 class Unauthorized(AppError):
     status = HTTPStatus.UNAUTHORIZED
 
-    def __init__(self, message: str, scheme: str = "ApiKey") -> None:
+    def __init__(self, message: str, *, invalid: bool = False) -> None:
+        """`invalid`: there was a token, but not a good one (RFC 6750, section 3)."""
         super().__init__(message)
-        self.headers = {"WWW-Authenticate": scheme}
+        self.headers = {"WWW-Authenticate": 'Bearer error="invalid_token"' if invalid else "Bearer"}
+
+
+class Forbidden(AppError):
+    status = HTTPStatus.FORBIDDEN
 
 
 class NotFound(AppError):

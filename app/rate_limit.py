@@ -16,15 +16,16 @@ from typing import Any, Literal, NamedTuple
 from redis.exceptions import NoScriptError, RedisError
 from starlette.types import Scope
 
+from app.access_tokens import claims_of
+from app.errors import TooManyRequests, Unauthorized
 from app.metrics import Metrics
-from app.security import is_editor
 from app.settings import Settings
 from app.shared_connection import Answer, SharedConnection
 
 MAX_LOCAL = 10_000  # clients that a worker keeps in mind while Redis is away
 MICRO = 1_000_000
 
-PolicyName = Literal["reads", "writes"]
+PolicyName = Literal["reads", "writes", "login"]
 
 # KEYS: the bucket; ARGV: time per token in µs, size of the bucket, tokens wanted.
 # Gives whether they were had, and the time in µs until it is full again; without waiting for
@@ -103,11 +104,19 @@ class RateLimiter:
         self.policies: dict[PolicyName, Policy] = {
             "reads": Policy("reads", limits.reads_rate, limits.reads_burst),
             "writes": Policy("writes", limits.writes_rate, limits.writes_burst),
+            "login": Policy("login", limits.login_rate, limits.login_burst),
         }
         # While Redis is away, each process has its part of every bucket.
         processes = settings.web.concurrency * settings.web.replicas
         self._shares = {name: policy.share(processes) for name, policy in self.policies.items()}
         self._buckets = LocalBuckets()
+
+    async def take(self, name: PolicyName, caller: str) -> None:
+        """Raises TooManyRequests: of what is limited besides the request itself."""
+        if self.enabled:
+            decision = await self.decide(self.ask(name, caller, 1))
+            if not decision.allowed:
+                raise TooManyRequests(name, decision.retry_after)
 
     def ask(self, name: PolicyName, caller: str, cost: int) -> Asked:
         """Take tokens; `decide` says whether they were there, and meanwhile more may be asked."""
@@ -157,9 +166,12 @@ def caller_of(scope: Scope) -> str:
     """The account of who has proved one, else the address; a proxy's word for it counts only
     where uvicorn was told to trust that proxy.
     """
-    for name, value in scope["headers"]:
-        if name == b"x-api-key" and is_editor(value, scope["state"]["settings"].api):
-            return "editor"
+    try:
+        claims = claims_of(scope)
+    except Unauthorized:
+        claims = None
+    if claims is not None:
+        return f"user:{claims.user_id}"
     client = scope["client"]
     return network_of(client[0]) if client else "local"
 

@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from redis.asyncio import Redis
 
+from app.access_tokens import AccessTokens
 from app.cache import Cache, open_cache
 from app.cache_epoch import Epoch
 from app.database import Sessions, open_database
@@ -13,6 +14,7 @@ from app.database_timing import DatabaseTiming
 from app.logs import Output, open_logs
 from app.metrics import Metrics
 from app.monitor import open_monitor
+from app.passwords import Passwords, open_passwords
 from app.rate_limit import RateLimiter
 from app.redis import open_redis
 from app.request_context import InFlight
@@ -33,6 +35,8 @@ class Resources(TypedDict):
     workload: Workload
     in_flight: InFlight
     probes: SingleFlight
+    passwords: Passwords
+    access_tokens: AccessTokens
 
 
 @asynccontextmanager
@@ -48,6 +52,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         open_redis(settings.redis, metrics) as redis,
         open_shared_connection(settings.redis, metrics) as shared,
         open_cache(settings, shared, redis, Epoch(sessions), metrics) as cache,
+        open_passwords(settings.passwords) as passwords,
         open_monitor(metrics, logs, sessions, in_flight, workload),
     ):
         yield Resources(
@@ -61,4 +66,6 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             workload=workload,
             in_flight=in_flight,
             probes=SingleFlight(),
+            passwords=passwords,
+            access_tokens=AccessTokens(settings.tokens),
         )

@@ -18,10 +18,11 @@ from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import schema
+from app import accounts, schema
 from app.catalogue import import_catalogue
 from app.database import create_engine
-from app.models import Book
+from app.models import Book, User
+from app.schemas.user import Role, UserCreate
 from app.servers.private import ServerUnavailable, embedded_valkey, private_mariadb
 from app.servers.process import end_with_parent
 from app.settings import Settings, Sources, read, read_settings
@@ -30,6 +31,7 @@ ROOT = Path(__file__).parent.parent
 VAR = ROOT / "var"
 SAMPLE = ROOT / "data" / "classics.csv"
 DEVELOPMENT_LIMIT = 100_000
+EDITOR = UserCreate(email="editor@example.com", name="Editor", password="development")  # noqa: S106
 MAX_WORKERS = 4  # unless WEB_CONCURRENCY says more: a private MariaDB takes their connections
 
 
@@ -120,21 +122,27 @@ async def _prepare_database(settings: Settings) -> list[str]:
         if await schema.current_revision(engine) != schema.needed_revision():
             await schema.migrate(engine)
         async with engine.connect() as connection:
-            empty = await connection.scalar(select(Book.id).limit(1)) is None
+            has_books = await connection.scalar(select(Book.id).limit(1)) is not None
+            has_users = await connection.scalar(select(User.id).limit(1)) is not None
     finally:
         await engine.dispose()
-    if not empty:
-        return []
-    imported = await import_catalogue(settings.database, SAMPLE, lambda done, total: None)
-    return [f"Catalogue  {imported.added} books of {SAMPLE.name}, as the database was empty"]
+    said = []
+    if not has_books:
+        imported = await import_catalogue(settings.database, SAMPLE, lambda done, total: None)
+        said.append(f"Catalogue  {imported.added} books of {SAMPLE.name}, as there was none")
+    if not has_users:
+        await accounts.create_user(settings, EDITOR, Role.EDITOR)
+        said.append(f"Editor     {EDITOR.email}, password {EDITOR.password}, as there was nobody")
+    return said
 
 
 def _loosen_limits(settings: Settings) -> list[str]:
     """Who tries a service out is one client, and the first thing he tries is a load test."""
     if settings.limits.model_fields_set:
         return []
-    for variable in ("READS_RATE", "READS_BURST", "WRITES_RATE", "WRITES_BURST"):
-        os.environ[f"LIMITS_{variable}"] = str(DEVELOPMENT_LIMIT)
+    for policy in ("READS", "WRITES", "LOGIN"):
+        for number in ("RATE", "BURST"):
+            os.environ[f"LIMITS_{policy}_{number}"] = str(DEVELOPMENT_LIMIT)
     return [f"Limits     {DEVELOPMENT_LIMIT} requests/s for a client, as LIMITS_* is not set"]
 
 

@@ -21,8 +21,8 @@ from pydantic_settings import (
 from app.cpus import available_cpus
 from app.server_urls import DatabaseUrl, RedisUrl
 
-DEVELOPMENT_KEY = "development-key"
-MIN_SECRET_LENGTH = 24
+DEVELOPMENT_KEY = "only-good-for-development-and-tests"
+MIN_SECRET_LENGTH = 32
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -94,6 +94,8 @@ class LimitsSettings(BaseModel):
     reads_burst: int = Field(200, ge=1, description="Reads it may make at once, after a pause")
     writes_rate: Rate = Field(10, description="Writes of one client or account, 1/s")
     writes_burst: int = Field(50, ge=1, description="Writes it may make at once, after a pause")
+    login_rate: Rate = Field(0.1, description="Logins of one address, and of one account, 1/s")
+    login_burst: int = Field(20, ge=1, description="Logins it may try at once, after a pause")
 
 
 class LogSettings(BaseModel):
@@ -119,10 +121,31 @@ class MetricsSettings(BaseModel):
     )
 
 
-class ApiSettings(BaseModel):
+class TokenSettings(BaseModel):
     key: SecretStr = Field(
-        SecretStr(DEVELOPMENT_KEY), description="What `X-API-Key` must hold to write"
+        SecretStr(DEVELOPMENT_KEY), description="What access tokens are signed with"
     )
+    old_keys: SecretStr | None = Field(
+        None, description="Keys before that, with commas between, whose tokens still count"
+    )
+    audience: str = Field("books", description="Whom access tokens are from and for")
+    access_ttl: int = Field(900, ge=1, description="Time that an access token counts, s")
+    refresh_ttl: int = Field(
+        2_592_000, ge=1, description="Time after which a session ends that is not refreshed, s"
+    )
+
+    @property
+    def keys(self) -> list[str]:
+        """The newest first."""
+        old = self.old_keys.get_secret_value().split(",") if self.old_keys else []
+        return [self.key.get_secret_value(), *(key.strip() for key in old if key.strip())]
+
+
+class PasswordSettings(BaseModel):
+    threads: int = Field(1, ge=1, description="Passwords that a worker hashes at once")
+    max_waiting: int = Field(100, ge=1, description="Passwords that may wait for that; else 503")
+    time_cost: int = Field(3, ge=1, description="Passes of argon2id")
+    memory_cost: int = Field(65_536, ge=8, description="Memory of argon2id, KiB")
 
 
 class Sources(BaseSettings):
@@ -174,7 +197,8 @@ class Settings(Sources):
     limits: LimitsSettings = Field(default_factory=LimitsSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
-    api: ApiSettings = Field(default_factory=ApiSettings)
+    tokens: TokenSettings = Field(default_factory=TokenSettings)
+    passwords: PasswordSettings = Field(default_factory=PasswordSettings)
 
     @property
     def ports(self) -> list[int]:
@@ -206,16 +230,15 @@ class Settings(Sources):
             raise PydanticCustomError("same_port", "METRICS_PORT: is the same as PORT")
         return value
 
-    @field_validator("api")
+    @field_validator("tokens")
     @classmethod
-    def refuse_a_weak_key(cls, value: ApiSettings, info: ValidationInfo) -> ApiSettings:
-        key = value.key.get_secret_value()
-        weak = key == DEVELOPMENT_KEY or len(key) < MIN_SECRET_LENGTH
-        if info.data.get("environment") == "production" and weak:
+    def refuse_a_weak_key(cls, value: TokenSettings, info: ValidationInfo) -> TokenSettings:
+        weak = [key == DEVELOPMENT_KEY or len(key) < MIN_SECRET_LENGTH for key in value.keys]
+        if info.data.get("environment") == "production" and any(weak):
             raise PydanticCustomError(
                 "production",
-                f"API_KEY: production needs a secret of at least {MIN_SECRET_LENGTH} characters; "
-                "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+                f"TOKENS_KEY: production needs a secret of at least {MIN_SECRET_LENGTH} characters"
+                "; make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
             )
         return value
 

@@ -10,11 +10,11 @@ import httpx2
 @dataclass
 class Catalogue:
     client: httpx2.AsyncClient
-    key: str
+    token: str
 
     @property
     def editor(self) -> dict[str, str]:
-        return {"X-API-Key": self.key}
+        return {"Authorization": f"Bearer {self.token}"}
 
     async def add_author(self, name: str = "Mary Shelley") -> int:
         answer = await self.client.post("/v1/authors", json={"name": name}, headers=self.editor)

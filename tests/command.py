@@ -18,6 +18,7 @@ def start(folder: Path, *arguments: Any, **variables: Any) -> subprocess.Popen[s
         [sys.executable, "-m", "app", *map(str, arguments)],
         cwd=folder,
         env=environment,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",

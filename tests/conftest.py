@@ -20,11 +20,11 @@ from starlette.types import Receive, Scope, Send
 from app import schema
 from app.database import create_engine
 from app.main import create_app
-from app.models import Author, Book, BookAuthor
+from app.models import Author, Book, BookAuthor, RefreshToken, User, UserSession
 from app.resources import Resources, open_resources
+from app.schemas.user import Role
 from app.servers.private import Server, ServerUnavailable, embedded_valkey, private_mariadb
 from app.settings import (
-    ApiSettings,
     CacheSettings,
     DatabaseSettings,
     LimitsSettings,
@@ -32,20 +32,21 @@ from app.settings import (
     RedisSettings,
     Settings,
 )
+from tests.accounts import add_account
 from tests.catalogue import Catalogue
 
 VAR = Path(__file__).parent.parent / "var"
-KEY = "the-editors-key-in-the-tests"
 SETTINGS = (
-    "API_",
     "CACHE_",
     "DATABASE_",
     "LIMITS_",
     "LOG_",
     "METRICS_",
+    "PASSWORDS_",
     "OTEL_",
     "REDIS_",
     "REQUEST_",
+    "TOKENS_",
     "WEB_",
 )
 
@@ -159,7 +160,6 @@ def settings(database_url: str, servers: Servers) -> Settings:
         # What other tests have left in the cache is not for this one, nor are their requests.
         cache=CacheSettings(namespace=f"test-{secrets.token_hex(4)}"),
         limits=LimitsSettings(enabled=False),
-        api=ApiSettings(key=KEY),
         log=LogSettings(level="ERROR"),
     )
 
@@ -169,7 +169,7 @@ async def resources(settings: Settings) -> AsyncIterator[Resources]:
     async with open_resources(settings) as resources:
         yield resources
         async with resources["sessions"].write.begin() as session:
-            for model in (BookAuthor, Book, Author):
+            for model in (BookAuthor, Book, Author, RefreshToken, UserSession, User):
                 await session.execute(delete(model))
 
 
@@ -193,5 +193,12 @@ async def client(settings: Settings, resources: Resources) -> AsyncIterator[http
 
 
 @pytest.fixture
-def catalogue(client: httpx2.AsyncClient) -> Catalogue:
-    return Catalogue(client, KEY)
+async def token(resources: Resources) -> str:
+    """An access token of an editor."""
+    async with resources["sessions"].write() as session:
+        return await add_account(session, Role.EDITOR, resources["access_tokens"])
+
+
+@pytest.fixture
+def catalogue(client: httpx2.AsyncClient, token: str) -> Catalogue:
+    return Catalogue(client, token)

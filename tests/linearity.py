@@ -56,7 +56,7 @@ class Reader(Client):
 
 
 async def read_and_write(
-    url: str, books: list[str], others: list[str], requests: int, key: str, history: History
+    url: str, books: list[str], others: list[str], requests: int, token: str, history: History
 ) -> None:
     """Read `books`, and `others` in between, so many times, while two writers change the books."""
     history.known.update(dict.fromkeys(books, 1))
@@ -72,7 +72,9 @@ async def read_and_write(
             await reader.ended
 
     async def keep_writing(paths: list[str]) -> None:
-        async with httpx2.AsyncClient(base_url=url, headers={"X-API-Key": key}) as client:
+        async with httpx2.AsyncClient(
+            base_url=url, headers={"Authorization": f"Bearer {token}"}
+        ) as client:
             for number, path in enumerate(cycle(paths)):
                 answer = await client.patch(path, json={"title": f"Title {number}"})
                 history.writes[answer.status_code] += 1

@@ -171,12 +171,14 @@ async def test_invalid_field_is_named(
     assert [error["loc"] for error in answer.json()["errors"]] == [loc]
 
 
-@pytest.mark.parametrize("key", [None, "", "wrong", "the-editors-key-in-the-test", "schlüssel"])
-async def test_writing_needs_the_editors_key(
-    client: httpx2.AsyncClient, catalogue: Catalogue, key: str | None
+@pytest.mark.parametrize(
+    "authorization", [None, "", "Basic eDp5", "Bearer", "Bearer wrong", "Bearer schlüssel"]
+)
+async def test_writing_needs_a_token(
+    client: httpx2.AsyncClient, catalogue: Catalogue, authorization: str | None
 ):
     book = await catalogue.add_book()
-    headers = [] if key is None else [(b"X-API-Key", key.encode())]
+    headers = [(b"Authorization", authorization.encode())] if authorization is not None else []
 
     for method, path in (
         ("POST", "/v1/books"),
@@ -189,4 +191,4 @@ async def test_writing_needs_the_editors_key(
         answer = await client.request(method, path, headers=headers)
 
         assert answer.status_code == 401
-        assert "WWW-Authenticate" in answer.headers
+        assert answer.headers["WWW-Authenticate"].startswith("Bearer")

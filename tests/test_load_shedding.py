@@ -15,9 +15,11 @@ from sqlalchemy import text
 from app.main import create_app
 from app.resources import Resources, open_resources
 from app.routing import Route, include
+from app.schemas.user import Role
 from app.settings import CacheSettings, DatabaseSettings, RequestSettings, Settings
+from tests.accounts import add_account
 from tests.catalogue import Catalogue
-from tests.conftest import KEY, client_of
+from tests.conftest import client_of
 from tests.metrics import scrape, total
 from tests.process import running
 
@@ -56,12 +58,14 @@ async def test_work_above_the_limit_is_refused_at_once_and_the_cache_still_answe
     app = create_app(settings)
     gate = Gate(app)
     async with open_resources(settings) as resources, client_of(app, resources) as client:
-        book = await Catalogue(client, KEY).add_book()
+        async with resources["sessions"].write() as session:
+            catalogue = Catalogue(client, await add_account(session, Role.EDITOR))
+        book = await catalogue.add_book()
         path = f"/v1/books/{book['id']}"
         await client.get(path)
         async with gate.busy(client, resources, 2):
             refused = await client.get("/v1/books")
-            write = await Catalogue(client, KEY).change(path, title="Later")
+            write = await catalogue.change(path, title="Later")
             hit = await client.get(path)
             probes = [await client.get(name) for name in ("/health", "/health/ready", "/metrics")]
             samples = await scrape(client)

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from app.servers.private import embedded_valkey
-from app.settings import DEVELOPMENT_KEY
+from tests.accounts import editors_token
 from tests.catalogue import Catalogue
 from tests.load import load
 from tests.metrics import scrape, total
@@ -36,7 +36,7 @@ async def test_redis_that_goes_under_load_fails_no_request_and_serves_nothing_ol
             running(tmp_path / "log", **variables) as service,
             httpx2.AsyncClient(base_url=service.url) as client,
         ):
-            catalogue = Catalogue(client, DEVELOPMENT_KEY)
+            catalogue = Catalogue(client, await editors_token(environment["DATABASE_URL"]))
             path = f"/v1/books/{(await catalogue.add_book('Before'))['id']}"
             async with load(service.url, path) as under_load:
                 await under_load.until(200)

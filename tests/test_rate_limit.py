@@ -84,8 +84,8 @@ async def test_account_and_address_have_buckets_of_their_own(
     assert (await statuses(client, BURST + 1))[-1] == 429
 
     assert await statuses(client, BURST + 1, **catalogue.editor) == [404] * BURST + [429]
-    # A key that is no key is no account: guessing keys is no way around the limit.
-    assert await statuses(client, 1, **{"X-API-Key": "guess"}) == [429]
+    # A token that is none is no account: guessing is no way around the limit.
+    assert await statuses(client, 1, Authorization="Bearer guess") == [429]
 
 
 @one_database

@@ -232,7 +232,7 @@ async def test_no_secret_is_logged(logged: Any, settings: Settings):
     secret = secrets.token_hex(16)
     async with logged(level="DEBUG") as (client, lines):
         await client.get(f"/broken?password={secret}")
-        await client.post("/v1/books", json={}, headers={"X-API-Key": secret})
+        await client.post("/v1/books", json={}, headers={"Authorization": f"Bearer {secret}"})
         await client.get("/metrics", headers={"Authorization": f"Bearer {secret}"})
         await client.get(f"/v1/books?token={secret}")
 

@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from app.serve import EDITOR
 from tests.process import ROOT, Service, free_port, wait_until
 
 
@@ -91,8 +92,10 @@ async def test_first_run_brings_everything_and_ctrl_c_leaves_nothing(checkout: P
 
 
 async def test_second_run_keeps_the_data(checkout: Path):
-    headers = {"X-API-Key": "development-key"}
+    form = {"grant_type": "password", "username": EDITOR.email, "password": EDITOR.password}
     async with served(checkout) as service, httpx2.AsyncClient(base_url=service.url) as client:
+        tokens = (await client.post("/v1/tokens", data=form)).json()
+        headers = {"Authorization": f"Bearer {tokens['access_token']}"}
         await client.patch("/v1/books/1", json={"title": "Changed"}, headers=headers)
     async with served(checkout) as service, httpx2.AsyncClient(base_url=service.url) as client:
         book = (await client.get("/v1/books/1")).json()
@@ -151,4 +154,4 @@ def test_production_brings_its_own_servers_or_does_not_start(checkout: Path):
     lines = (checkout / "log").read_text().splitlines()
     assert lines[0] == "The settings are not usable:"
     names = [line.split(":")[0].strip() for line in lines[1:]]
-    assert names == ["DATABASE_URL", "REDIS_URL", "API_KEY"]
+    assert names == ["DATABASE_URL", "REDIS_URL", "TOKENS_KEY"]

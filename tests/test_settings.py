@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.database import database_url as url_of
-from app.settings import Settings, read_settings
+from app.settings import DEVELOPMENT_KEY, Settings, read_settings
 from app.settings_table import settings_table
 from tests.command import run
 from tests.process import ROOT, free_port
@@ -16,7 +16,7 @@ NUMBERS = [name.strip("`") for name, default, _ in ROWS if re.fullmatch(r"`\d+(\
 URLS = {"DATABASE_URL": "sqlite+aiosqlite:///books.db", "REDIS_URL": "redis://127.0.0.1"}
 PRODUCTION = {
     "ENVIRONMENT": "production",
-    "API_KEY": "k" * 24,
+    "TOKENS_KEY": "k" * 32,
     "FORWARDED_ALLOW_IPS": "10.0.0.0/24,127.0.0.1",
 }
 sqlite_only = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
@@ -104,14 +104,14 @@ def test_settings_of_one_group_may_come_from_all_places(
     assert (database.max_overflow, database.pool_size) == (3, 13)
 
 
-@pytest.mark.parametrize("name", ["API_KEY", "api_key"])
+@pytest.mark.parametrize("name", ["TOKENS_KEY", "tokens_key"])
 @pytest.mark.parametrize("content", ["the-key", "the-key\n", "the-key\r\n"])
 def test_line_end_of_a_secret_file_is_no_part_of_the_secret(secrets: Path, name: str, content: str):
     (secrets / name).write_text(content)
 
     settings = Settings(_secrets_dir=secrets)
 
-    assert settings.api.key.get_secret_value() == "the-key"
+    assert settings.tokens.key.get_secret_value() == "the-key"
 
 
 def test_secrets_of_others_do_no_harm(secrets: Path):
@@ -220,13 +220,13 @@ def test_all_that_is_wrong_is_named_at_once_and_no_secret(monkeypatch: pytest.Mo
         DATABASE_POOL_SIZE="many",
         REDIS_URL="http://:hunter2@h",
         REDIS_PASSWORD="hunter2",
-        API_KEY="hunter2",
+        TOKENS_KEY="hunter2",
         ENVIRONMENT="production",
         PORT="http",
     )
 
     names = [line.split(":")[0] for line in lines]
-    assert sorted(names) == ["API_KEY", "DATABASE_POOL_SIZE", "PORT", "REDIS_URL"]
+    assert sorted(names) == ["DATABASE_POOL_SIZE", "PORT", "REDIS_URL", "TOKENS_KEY"]
     assert "hunter2" not in "".join(lines)
 
 
@@ -253,12 +253,12 @@ def test_good_production_settings_are_accepted(monkeypatch: pytest.MonkeyPatch):
     assert read_settings().environment == "production"
 
 
-@pytest.mark.parametrize("key", ["", "development-key", "k" * 23])
+@pytest.mark.parametrize("key", ["", DEVELOPMENT_KEY, "k" * 31])
 def test_production_refuses_a_weak_key(monkeypatch: pytest.MonkeyPatch, key: str):
     """An empty variable is the default, which is the development key."""
-    [line] = refused(monkeypatch, **PRODUCTION | {"API_KEY": key})
+    [line] = refused(monkeypatch, **PRODUCTION | {"TOKENS_KEY": key})
 
-    assert line.startswith("API_KEY: production needs a secret of at least 24 characters; make")
+    assert line.startswith("TOKENS_KEY: production needs a secret of at least 32 characters")
     assert not key or key not in line
 
 
@@ -282,7 +282,7 @@ def test_production_names_all_that_it_refuses_at_once(monkeypatch: pytest.Monkey
     )
 
     names = {line.split(":")[0] for line in lines}
-    assert names == {"API_KEY", "FORWARDED_ALLOW_IPS", "DATABASE_URL", "REDIS_URL"}
+    assert names == {"TOKENS_KEY", "FORWARDED_ALLOW_IPS", "DATABASE_URL", "REDIS_URL"}
 
 
 def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch):
@@ -291,7 +291,7 @@ def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DATABASE_PASSWORD", "hunter2")
     monkeypatch.setenv("REDIS_URL", "redis://:hunter2@h")
     monkeypatch.setenv("REDIS_PASSWORD", "hunter2")
-    monkeypatch.setenv("API_KEY", "hunter2")
+    monkeypatch.setenv("TOKENS_KEY", "hunter2")
 
     settings = read_settings()
 

@@ -26,8 +26,8 @@ import pytest
 from prometheus_client.samples import Sample
 
 from app.logs import MAX_WAITING
-from app.settings import DEVELOPMENT_KEY
 from benchmarks.client import Asked, ask
+from tests.accounts import editors_token
 from tests.catalogue import Catalogue
 from tests.conftest import Servers
 from tests.linearity import History, read_and_write
@@ -92,6 +92,7 @@ async def minute(
 ) -> AsyncIterator[Minute]:
     """A minute of the service, with load, recycling, a reload and a Prometheus that scrapes it."""
     folder = tmp_path_factory.mktemp("minute")
+    token = await editors_token(environment["DATABASE_URL"])
     variables = environment | {
         "WEB_MAX_REQUESTS": 8_000,
         "WEB_MAX_REQUESTS_JITTER": 1_000,
@@ -101,14 +102,12 @@ async def minute(
     async with running(folder / "log", **variables) as service, asyncio.timeout(200):
         with scraping(service.url.removeprefix("http://"), folder) as prometheus:
             async with httpx2.AsyncClient(base_url=service.url) as client:
-                books = await add_books(client)
+                books = await add_books(client, token)
                 history = History()
                 requests = ROUNDS * len(books + OTHERS)
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(
-                        read_and_write(
-                            service.url, books, OTHERS, requests, DEVELOPMENT_KEY, history
-                        )
+                        read_and_write(service.url, books, OTHERS, requests, token, history)
                     )
                     while history.asked.answers.total() < requests / 3:
                         await asyncio.sleep(0.01)
@@ -135,8 +134,8 @@ async def minute(
                 yield minute
 
 
-async def add_books(client: httpx2.AsyncClient) -> list[str]:
-    catalogue = Catalogue(client, DEVELOPMENT_KEY)
+async def add_books(client: httpx2.AsyncClient, token: str) -> list[str]:
+    catalogue = Catalogue(client, token)
     author_id = await catalogue.add_author()
     books = [await catalogue.add_book(f"{n}", author_ids=[author_id]) for n in range(BOOKS)]
     return [f"/v1/books/{book['id']}" for book in books]

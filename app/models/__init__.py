@@ -4,5 +4,15 @@ from app.models.author import Author
 from app.models.base import Base
 from app.models.book import Book, BookAuthor
 from app.models.cache_epoch import CacheEpoch
+from app.models.user import RefreshToken, User, UserSession
 
-__all__ = ["Author", "Base", "Book", "BookAuthor", "CacheEpoch"]
+__all__ = [
+    "Author",
+    "Base",
+    "Book",
+    "BookAuthor",
+    "CacheEpoch",
+    "RefreshToken",
+    "User",
+    "UserSession",
+]

@@ -24,7 +24,7 @@ async def get_author(author_id: Id, authors: Authors) -> AuthorRead:
     return await authors.get(author_id)
 
 
-@router.post("", status_code=201, responses=problems(401, 409, 413), dependencies=[Editor])
+@router.post("", status_code=201, responses=problems(401, 403, 409, 413), dependencies=[Editor])
 async def create_author(
     body: AuthorCreate, authors: EditableAuthors, response: Response
 ) -> AuthorRead:
@@ -34,7 +34,9 @@ async def create_author(
     return author
 
 
-@router.patch("/{author_id}", responses=problems(401, 404, 409, 412, 413), dependencies=[Editor])
+@router.patch(
+    "/{author_id}", responses=problems(401, 403, 404, 409, 412, 413), dependencies=[Editor]
+)
 async def update_author(
     author_id: Id,
     body: AuthorUpdate,
@@ -48,7 +50,7 @@ async def update_author(
 
 
 @router.delete(
-    "/{author_id}", status_code=204, responses=problems(401, 404, 409), dependencies=[Editor]
+    "/{author_id}", status_code=204, responses=problems(401, 403, 404, 409), dependencies=[Editor]
 )
 async def delete_author(author_id: Id, authors: EditableAuthors) -> None:
     await authors.delete(author_id)

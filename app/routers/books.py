@@ -24,7 +24,7 @@ async def get_book(book_id: Id, books: Books) -> BookRead:
     return await books.get(book_id)
 
 
-@router.post("", status_code=201, responses=problems(401, 409, 413), dependencies=[Editor])
+@router.post("", status_code=201, responses=problems(401, 403, 409, 413), dependencies=[Editor])
 async def create_book(body: BookCreate, books: EditableBooks, response: Response) -> BookRead:
     book = await books.create(body)
     response.headers["Location"] = f"/v1/books/{book.id}"
@@ -32,7 +32,7 @@ async def create_book(body: BookCreate, books: EditableBooks, response: Response
     return book
 
 
-@router.patch("/{book_id}", responses=problems(401, 404, 409, 412, 413), dependencies=[Editor])
+@router.patch("/{book_id}", responses=problems(401, 403, 404, 409, 412, 413), dependencies=[Editor])
 async def update_book(
     book_id: Id, body: BookUpdate, books: EditableBooks, if_match: IfMatch, response: Response
 ) -> BookRead:
@@ -42,7 +42,7 @@ async def update_book(
 
 
 @router.delete(
-    "/{book_id}", status_code=204, responses=problems(401, 404, 413), dependencies=[Editor]
+    "/{book_id}", status_code=204, responses=problems(401, 403, 404, 413), dependencies=[Editor]
 )
 async def delete_book(book_id: Id, books: EditableBooks) -> None:
     await books.delete(book_id)

@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from app.serve import EDITOR
 from tests.compose.stack import Stack, stack, wait_until
 
 
@@ -25,10 +26,13 @@ def test_sample_data_is_there_behind_nginx(development: Stack):
     assert len(answer.json()["items"]) == 100
 
 
-def test_well_known_key_writes_at_the_service_itself(development: Stack):
+def test_well_known_editor_writes_at_the_service_itself(development: Stack):
     url = f"http://127.0.0.1:{development.variables['API_PORT']}"
-    with httpx2.Client(base_url=url, headers={"X-API-Key": "development-key"}) as client:
-        made = client.post("/v1/authors", json={"name": "Somebody"})
+    form = {"grant_type": "password", "username": EDITOR.email, "password": EDITOR.password}
+    with httpx2.Client(base_url=url) as client:
+        token = client.post("/v1/tokens", data=form).json()["access_token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        made = client.post("/v1/authors", json={"name": "Somebody"}, headers=headers)
         page = client.get("/docs")
 
     assert (made.status_code, page.status_code) == (201, 200)

@@ -162,7 +162,7 @@ async def test_version_that_does_not_start_is_taken_back(production: Stack):
     ("secret", "content", "line"),
     [
         ("database_password", "wrong", "The migration failed: .*Access denied"),
-        ("api_key", "short", "API_KEY: production needs a secret of at least 24"),
+        ("tokens_key", "short", "TOKENS_KEY: production needs a secret of at least 32"),
         ("redis_password", None, "redis_password is missing or empty; run: make secrets"),
     ],
 )
@@ -260,7 +260,7 @@ async def test_secrets_change_as_the_runbook_says(production: Stack, number: int
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {["api_key", "database_password", "redis_password"][number]}
+    assert changed == {["tokens_key", "database_password", "redis_password"][number]}
     assert written.status_code == 201
     assert cached[1] == "HIT"
     assert seen.answers.keys() == {200}

@@ -1,0 +1,88 @@
+"""Access tokens: signed, short-lived, and good for as long as the session they belong to."""
+
+import time
+from hashlib import sha256
+from typing import NamedTuple
+
+import jwt
+from starlette.types import Scope
+
+from app.errors import Unauthorized
+from app.settings import TokenSettings
+
+ALGORITHM = "HS256"
+TYPE = "at+jwt"  # RFC 9068: no other token of ours, should there be one, is good for this
+CLAIMS = ("sub", "sid", "aud", "iss", "iat", "exp")
+
+
+class Claims(NamedTuple):
+    user_id: int
+    session_id: int
+
+
+class AccessTokens:
+    """JSON web tokens (RFC 7519, RFC 9068), signed by the newest key, read with any."""
+
+    def __init__(self, settings: TokenSettings) -> None:
+        self.ttl = settings.access_ttl
+        self.name = settings.audience
+        self._keys = {_name(key): key for key in settings.keys}
+        self._newest = next(iter(self._keys))
+
+    def issue(self, claims: Claims) -> str:
+        now = int(time.time())
+        content = {
+            "sub": str(claims.user_id),
+            "sid": claims.session_id,
+            "aud": self.name,
+            "iss": self.name,
+            "iat": now,
+            "exp": now + self.ttl,
+        }
+        headers = {"kid": self._newest, "typ": TYPE}
+        return jwt.encode(content, self._keys[self._newest], ALGORITHM, headers)
+
+    def read(self, token: str) -> Claims:
+        """What it claims; raises Unauthorized unless it is one of ours that still counts."""
+        try:
+            header = jwt.get_unverified_header(token)
+            if header.get("typ") != TYPE or header.get("kid") not in self._keys:
+                raise jwt.InvalidTokenError("It is of another type, or nobody knows its key")
+            content = jwt.decode(
+                token,
+                self._keys[header["kid"]],
+                [ALGORITHM],
+                {"require": [*CLAIMS]},
+                audience=self.name,
+                issuer=self.name,
+            )
+            return Claims(int(content["sub"]), int(content["sid"]))
+        except jwt.ExpiredSignatureError:
+            raise Unauthorized("The access token has expired; refresh it", invalid=True) from None
+        except (jwt.InvalidTokenError, ValueError):
+            raise Unauthorized("The access token is not valid; log in", invalid=True) from None
+
+
+def _name(key: str) -> str:
+    """The `kid` of a key: the same in every process, and it tells nothing."""
+    return sha256(key.encode()).hexdigest()[:8]
+
+
+def bearer(scope: Scope) -> str | None:
+    """The token of the `Authorization` header (RFC 6750)."""
+    for name, value in scope["headers"]:
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            token: str = value[7:].decode("latin-1").strip()
+            return token
+    return None
+
+
+def claims_of(scope: Scope) -> Claims | None:
+    """Whose request it is, read once; None where it has no token. Raises Unauthorized."""
+    state = scope["state"]
+    if "claims" not in state:
+        token = bearer(scope)
+        tokens: AccessTokens = state["access_tokens"]
+        state["claims"] = None if token is None else tokens.read(token)
+    claims: Claims | None = state["claims"]
+    return claims

@@ -1,0 +1,27 @@
+"""Accounts by hand: what operators do from the command line."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from app.resources import open_resources
+from app.schemas.user import Role, UserCreate, UserRead
+from app.services.users import UserService
+from app.settings import Settings
+
+
+async def create_user(settings: Settings, body: UserCreate, role: Role) -> UserRead:
+    """Raises Conflict where there is such an account."""
+    async with _open_users(settings) as users:
+        return await users.create(body, role)
+
+
+async def set_role(settings: Settings, email: str, role: Role) -> None:
+    """Raises NotFound where there is no such account."""
+    async with _open_users(settings) as users:
+        await users.set_role(email.lower(), role)
+
+
+@asynccontextmanager
+async def _open_users(settings: Settings) -> AsyncIterator[UserService]:
+    async with open_resources(settings) as resources:
+        yield UserService(resources["sessions"], resources["cache"], resources["passwords"])

@@ -1,0 +1,25 @@
+from fastapi import APIRouter, Response
+
+from app.dependencies import CurrentAccount, Users
+from app.routing import Route, limited, problems
+from app.schemas.user import UserCreate, UserRead, UserUpdate
+
+router = APIRouter(prefix="/v1/users", tags=["users"], route_class=Route)
+
+
+@router.post("", status_code=201, responses=problems(409, 413))
+@limited("login")
+async def create_user(body: UserCreate, users: Users, response: Response) -> UserRead:
+    user = await users.create(body)
+    response.headers["Location"] = "/v1/users/me"
+    return user
+
+
+@router.get("/me", responses=problems(401))
+async def get_current_user(account: CurrentAccount) -> UserRead:
+    return account.user
+
+
+@router.patch("/me", responses=problems(401, 409, 413))
+async def update_current_user(body: UserUpdate, account: CurrentAccount, users: Users) -> UserRead:
+    return await users.update(account, body)

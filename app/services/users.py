@@ -1,0 +1,93 @@
+from sqlalchemy import delete, select, update
+from sqlalchemy.exc import IntegrityError
+
+from app.cache import Cache
+from app.database import Sessions
+from app.errors import Conflict, Invalid, NotFound
+from app.models import User, UserSession
+from app.passwords import Passwords
+from app.schemas.user import Account, Role, UserCreate, UserRead, UserUpdate
+
+TABLE = User.__table__
+COLUMNS = [TABLE.c[name] for name in UserRead.model_fields]
+
+
+class UserService:
+    """Passwords are hashed before a session is opened: nobody waits with a connection in hand."""
+
+    def __init__(self, sessions: Sessions, cache: Cache, passwords: Passwords) -> None:
+        self.sessions = sessions
+        self.cache = cache
+        self.passwords = passwords
+
+    async def of_session(self, user_id: int, session_id: int) -> Account:
+        """Raises NotFound once the session has ended."""
+        return await self.cache.get_or_load(
+            f"session:{session_id}",
+            Account,
+            lambda: self._load(session_id),
+            ttl=60,
+            tags=[f"user:{user_id}", f"session:{session_id}"],
+        )
+
+    async def create(self, body: UserCreate, role: Role = Role.READER) -> UserRead:
+        password_hash = await self.passwords.hash(body.password)
+        user = User(email=body.email, name=body.name, password_hash=password_hash, role=role)
+        async with self.sessions.write() as session:
+            session.add(user)
+            try:
+                await session.commit()
+            except IntegrityError as error:
+                raise Conflict(f"There is an account for {body.email} already") from error
+        return UserRead.model_validate(user, from_attributes=True)
+
+    async def update(self, account: Account, body: UserUpdate) -> UserRead:
+        changes = body.model_dump(exclude_unset=True, exclude={"password", "current_password"})
+        old_hash = None
+        if "password" in body.model_fields_set:
+            old_hash = await self._require_password(account.user.id, body.current_password)
+            changes["password_hash"] = await self.passwords.hash(body.password)
+        mine = User.id == account.user.id
+        async with self.sessions.write() as session:
+            if old_hash is not None:
+                mine &= User.password_hash == old_hash  # nobody has changed it meanwhile
+                others = UserSession.user_id == account.user.id
+                others &= UserSession.id != account.session_id
+                await session.execute(delete(UserSession).where(others))
+            if changes:
+                changed = await session.execute(update(User).where(mine).values(changes))
+                if not changed.rowcount:  # type: ignore[attr-defined]
+                    raise Conflict("The account has changed meanwhile; try again")
+            rows = await session.execute(select(*COLUMNS).where(User.id == account.user.id))
+            user = UserRead(**rows.mappings().one())
+            async with self.cache.invalidating(f"user:{user.id}"):
+                await session.commit()
+        return user
+
+    async def set_role(self, email: str, role: Role) -> None:
+        async with self.sessions.write() as session:
+            user_id = await session.scalar(select(User.id).where(User.email == email))
+            if user_id is None:
+                raise NotFound(f"There is no account for {email}")
+            await session.execute(update(User).where(User.id == user_id).values(role=role))
+            async with self.cache.invalidating(f"user:{user_id}"):
+                await session.commit()
+
+    async def _require_password(self, user_id: int, password: str) -> str:
+        async with self.sessions.read() as session:
+            hash = await session.scalar(select(User.password_hash).where(User.id == user_id))
+        if hash is None or not (await self.passwords.verify(password, hash)).matches:
+            raise Invalid("Is not the present password", ("body", "current_password"))
+        return hash
+
+    async def _load(self, session_id: int) -> Account:
+        wanted = (
+            select(*COLUMNS)
+            .join(UserSession, UserSession.user_id == User.id)
+            .where(UserSession.id == session_id)
+        )
+        async with self.sessions.read() as session:
+            row = (await session.execute(wanted)).mappings().first()
+        if row is None:
+            raise NotFound("The session has ended")
+        return Account(session_id=session_id, user=UserRead(**row))

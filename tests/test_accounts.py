@@ -1,0 +1,450 @@
+"""Accounts, logins and the tokens that come of them."""
+
+import asyncio
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import jwt
+import pytest
+from sqlalchemy import delete, select, update
+
+from app.access_tokens import ALGORITHM, AccessTokens, Claims
+from app.main import create_app
+from app.models import RefreshToken, User
+from app.models.base import now
+from app.passwords import Passwords
+from app.resources import Resources, open_resources
+from app.schemas.user import Role
+from app.services.users import UserService
+from app.settings import LimitsSettings, PasswordSettings, Settings, TokenSettings
+from tests.accounts import add_account
+from tests.catalogue import Catalogue
+from tests.command import start
+from tests.conftest import client_of
+from tests.process import TIMEOUT
+
+EMAIL, PASSWORD = "mary@example.com", "frankenstein"
+REGISTER = {"email": EMAIL, "name": "Mary", "password": PASSWORD}
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    settings.passwords = PasswordSettings(time_cost=1, memory_cost=8)  # what it costs is not tested
+    return settings
+
+
+@pytest.fixture
+async def user(client: httpx2.AsyncClient) -> dict[str, Any]:
+    answer = await client.post("/v1/users", json=REGISTER)
+    assert answer.status_code == 201, answer.text
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+async def log_in(
+    client: httpx2.AsyncClient, password: str = PASSWORD, email: str = EMAIL
+) -> httpx2.Response:
+    form = {"grant_type": "password", "username": email, "password": password}
+    return await client.post("/v1/tokens", data=form)
+
+
+async def tokens_of(client: httpx2.AsyncClient, **form: str) -> dict[str, Any]:
+    answer = await log_in(client, **form)
+    assert answer.status_code == 200, answer.text
+    tokens: dict[str, Any] = answer.json()
+    return tokens
+
+
+def bearing(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def me(client: httpx2.AsyncClient, token: str) -> httpx2.Response:
+    return await client.get("/v1/users/me", headers=bearing(token))
+
+
+async def refresh(client: httpx2.AsyncClient, token: str) -> httpx2.Response:
+    return await client.post("/v1/tokens/refresh", json={"refresh_token": token})
+
+
+def is_unauthorized(answer: httpx2.Response, invalid: bool = True) -> bool:
+    """As RFC 6750 wants it, and as a problem."""
+    scheme = 'Bearer error="invalid_token"' if invalid else "Bearer"
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    return (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, scheme)
+
+
+async def test_registered_user_is_a_reader_and_no_password_is_shown(user: dict[str, Any]):
+    assert user["role"] == "reader"
+    assert user["email"] == EMAIL
+    assert user.keys() == {"id", "email", "name", "role", "created_at"}
+
+
+async def test_password_is_kept_as_argon2id(user: dict[str, Any], resources: Resources):
+    async with resources["sessions"].read() as session:
+        hash = await session.scalar(select(User.password_hash))
+
+    assert hash is not None
+    assert hash.startswith("$argon2id$v=19$m=8,t=1,p=1$")
+
+
+async def test_address_is_taken_once_however_it_is_written(
+    client: httpx2.AsyncClient, user: dict[str, Any]
+):
+    again = await client.post("/v1/users", json=REGISTER | {"email": "Mary@Example.com"})
+
+    assert again.status_code == 409
+
+
+async def test_fifty_who_want_the_same_address_at_once_get_one_account(
+    client: httpx2.AsyncClient, resources: Resources
+):
+    answers = await asyncio.gather(*(client.post("/v1/users", json=REGISTER) for _ in range(50)))
+    async with resources["sessions"].read() as session:
+        emails = (await session.scalars(select(User.email))).all()
+
+    statuses = sorted(answer.status_code for answer in answers)
+    assert statuses == [201, *[409] * 49]
+    assert emails == [EMAIL]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[("email", email) for email in ("mary", "mary@", "@example.com", "a@b@c.com", "")],
+        *[("password", password) for password in ("short", "x" * 129, 12345678)],
+        *[("name", name) for name in ("", "x" * 101, "a\nb")],
+        ("role", "admin"),
+    ],
+)
+async def test_nonsense_is_no_account(client: httpx2.AsyncClient, field: str, value: Any):
+    answer = await client.post("/v1/users", json=REGISTER | {field: value})
+
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["loc"] == ["body", field]
+    assert PASSWORD not in answer.text
+
+
+async def test_login_gives_tokens_that_say_who_asks(
+    client: httpx2.AsyncClient, user: dict[str, Any]
+):
+    answer = await log_in(client, email="MARY@example.com")
+    tokens = answer.json()
+
+    assert answer.headers["Cache-Control"] == "private, no-store"
+    assert tokens.keys() == {"access_token", "token_type", "expires_in", "refresh_token"}
+    assert (tokens["token_type"], tokens["expires_in"]) == ("bearer", 900)
+    assert (await me(client, tokens["access_token"])).json() == user
+
+
+@pytest.mark.parametrize(("email", "password"), [(EMAIL, "wrong"), ("nobody@example.com", "x")])
+async def test_wrong_password_and_unknown_account_look_alike(
+    client: httpx2.AsyncClient, user: dict[str, Any], email: str, password: str
+):
+    answer = await log_in(client, password, email)
+
+    assert is_unauthorized(answer, invalid=False)
+    assert answer.json()["detail"] == "The e-mail address or the password is wrong"
+
+
+async def test_unknown_account_costs_a_hash_too(
+    client: httpx2.AsyncClient, resources: Resources, monkeypatch: pytest.MonkeyPatch
+):
+    hashed = []
+    verify = resources["passwords"]._hash.verify_and_update
+
+    def counting(password: str, hash: str) -> Any:
+        hashed.append(hash.split("$")[3])
+        return verify(password, hash)
+
+    monkeypatch.setattr(resources["passwords"]._hash, "verify_and_update", counting)
+    await log_in(client, email="nobody@example.com")
+
+    assert hashed == ["m=8,t=1,p=1"]
+
+
+async def test_login_makes_the_hash_costlier_when_that_has_grown(
+    settings: Settings, user: dict[str, Any], resources: Resources
+):
+    settings.passwords = PasswordSettings(time_cost=2, memory_cost=16)
+    async with open_resources(settings) as newer, client_of(create_app(settings), newer) as client:
+        first, second = [await log_in(client) for _ in range(2)]
+        async with newer["sessions"].read() as session:
+            hash = await session.scalar(select(User.password_hash))
+
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert hash is not None
+    assert "m=16,t=2" in hash
+
+
+async def test_refresh_goes_on_with_new_tokens(client: httpx2.AsyncClient, user: dict[str, Any]):
+    first = await tokens_of(client)
+    second = (await refresh(client, first["refresh_token"])).json()
+    third = await refresh(client, second["refresh_token"])
+
+    assert third.status_code == 200
+    assert len({first["refresh_token"], second["refresh_token"]}) == 2
+    assert (await me(client, third.json()["access_token"])).status_code == 200
+
+
+async def test_refresh_token_that_is_used_again_ends_its_session_and_no_other(
+    client: httpx2.AsyncClient, user: dict[str, Any]
+):
+    stolen, other = await tokens_of(client), await tokens_of(client)
+    await me(client, stolen["access_token"])  # now the session is cached
+    owners = (await refresh(client, stolen["refresh_token"])).json()
+    thiefs = await refresh(client, stolen["refresh_token"])
+
+    assert is_unauthorized(thiefs, invalid=False)
+    assert is_unauthorized(await refresh(client, owners["refresh_token"]), invalid=False)
+    for token in (stolen["access_token"], owners["access_token"]):
+        assert is_unauthorized(await me(client, token))
+    assert (await me(client, other["access_token"])).status_code == 200
+
+
+async def test_of_many_refreshes_at_once_with_one_token_at_most_one_counts(
+    client: httpx2.AsyncClient, user: dict[str, Any]
+):
+    token = (await tokens_of(client))["refresh_token"]
+    answers = await asyncio.gather(*(refresh(client, token) for _ in range(10)))
+
+    statuses = [answer.status_code for answer in answers]
+    assert statuses.count(200) <= 1
+    assert set(statuses) <= {200, 401}
+
+
+async def test_session_ends_when_nobody_refreshes_it(
+    client: httpx2.AsyncClient, user: dict[str, Any], resources: Resources
+):
+    tokens = await tokens_of(client)
+    async with resources["sessions"].write.begin() as session:
+        await session.execute(update(RefreshToken).values(expires_at=now()))
+
+    assert is_unauthorized(await refresh(client, tokens["refresh_token"]), invalid=False)
+
+
+async def test_logout_ends_both_tokens_at_once(client: httpx2.AsyncClient, user: dict[str, Any]):
+    tokens, other = await tokens_of(client), await tokens_of(client)
+    await me(client, tokens["access_token"])
+    gone = await client.delete("/v1/tokens", headers=bearing(tokens["access_token"]))
+
+    assert gone.status_code == 204
+    assert is_unauthorized(await me(client, tokens["access_token"]))
+    assert is_unauthorized(await refresh(client, tokens["refresh_token"]), invalid=False)
+    assert (await me(client, other["access_token"])).status_code == 200
+
+
+async def test_new_password_ends_other_sessions(client: httpx2.AsyncClient, user: dict[str, Any]):
+    mine, other = await tokens_of(client), await tokens_of(client)
+    await me(client, other["access_token"])
+    body = {"password": "prometheus", "current_password": PASSWORD}
+    changed = await client.patch("/v1/users/me", json=body, headers=bearing(mine["access_token"]))
+
+    assert changed.status_code == 200
+    assert (await me(client, mine["access_token"])).status_code == 200
+    assert is_unauthorized(await me(client, other["access_token"]))
+    assert (await log_in(client)).status_code == 401
+    assert (await log_in(client, "prometheus")).status_code == 200
+
+
+@pytest.mark.parametrize("given", [{}, {"current_password": "wrong"}])
+async def test_new_password_needs_the_present_one(
+    client: httpx2.AsyncClient, user: dict[str, Any], given: dict[str, str]
+):
+    token = (await tokens_of(client))["access_token"]
+    body = {"password": "prometheus", **given}
+    answer = await client.patch("/v1/users/me", json=body, headers=bearing(token))
+
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["loc"] == ["body", "current_password"]
+    assert (await log_in(client)).status_code == 200
+
+
+async def test_name_is_changed_and_shown(client: httpx2.AsyncClient, user: dict[str, Any]):
+    token = (await tokens_of(client))["access_token"]
+    await me(client, token)
+    await client.patch("/v1/users/me", json={"name": "Mary Shelley"}, headers=bearing(token))
+
+    assert (await me(client, token)).json() == user | {"name": "Mary Shelley"}
+
+
+@pytest.mark.parametrize(("role", "status"), [("reader", 403), ("editor", 201), ("admin", 201)])
+async def test_who_may_write(
+    client: httpx2.AsyncClient, resources: Resources, role: str, status: int
+):
+    async with resources["sessions"].write() as session:
+        token = await add_account(session, Role(role), resources["access_tokens"])
+    answer = await Catalogue(client, token).client.post(
+        "/v1/authors", json={"name": "Somebody"}, headers=bearing(token)
+    )
+
+    assert answer.status_code == status
+    assert "WWW-Authenticate" not in answer.headers
+
+
+async def test_role_changes_at_once(
+    client: httpx2.AsyncClient, user: dict[str, Any], resources: Resources
+):
+    token = (await tokens_of(client))["access_token"]
+    body = {"name": "Somebody"}
+    before = await client.post("/v1/authors", json=body, headers=bearing(token))
+    users = UserService(resources["sessions"], resources["cache"], resources["passwords"])
+    await users.set_role(EMAIL, Role.EDITOR)
+    after = await client.post("/v1/authors", json=body, headers=bearing(token))
+
+    assert (before.status_code, after.status_code) == (403, 201)
+
+
+async def test_tokens_of_a_deleted_user_end_with_him(
+    client: httpx2.AsyncClient, user: dict[str, Any], resources: Resources
+):
+    tokens = await tokens_of(client)
+    async with resources["sessions"].write.begin() as session:
+        await session.execute(delete(User))
+
+    assert is_unauthorized(await me(client, tokens["access_token"]))
+    assert is_unauthorized(await refresh(client, tokens["refresh_token"]), invalid=False)
+
+
+async def test_user_is_loaded_once_and_then_known(
+    client: httpx2.AsyncClient, user: dict[str, Any], resources: Resources
+):
+    token = (await tokens_of(client))["access_token"]
+    first, second = await me(client, token), await me(client, token)
+
+    assert "db;" in first.headers["Server-Timing"]
+    assert "db;" not in second.headers["Server-Timing"]
+
+
+@pytest.fixture
+async def content(client: httpx2.AsyncClient, user: dict[str, Any]) -> dict[str, Any]:
+    """What is in a good token."""
+    token = (await tokens_of(client))["access_token"]
+    claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return claims
+
+
+KEY = TokenSettings().keys[0]
+GOOD = {"typ": "at+jwt", "kid": AccessTokens(TokenSettings())._newest}
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "algorithm", "headers"),
+    [
+        ({"exp": 1}, KEY, "HS256", {}),
+        ({"aud": "others"}, KEY, "HS256", {}),
+        ({"iss": "others"}, KEY, "HS256", {}),
+        ({"sub": "x"}, KEY, "HS256", {}),
+        ({"sub": None}, KEY, "HS256", {}),
+        ({"sid": None}, KEY, "HS256", {}),
+        ({"exp": None}, KEY, "HS256", {}),
+        ({"sid": 10**9}, KEY, "HS256", {}),
+        ({}, "another key of thirty-two characters", "HS256", {}),
+        ({}, "", "none", {}),
+        ({}, KEY, "HS512", {}),
+        ({}, KEY, "HS256", {"typ": "JWT"}),
+        ({}, KEY, "HS256", {"kid": "unknown"}),
+        ({}, "\0" * 32, "HS256", {"kid": "unknown"}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
+async def test_token_that_is_not_quite_ours(
+    client: httpx2.AsyncClient,
+    content: dict[str, Any],
+    change: dict[str, Any],
+    key: str,
+    algorithm: str,
+    headers: dict[str, str],
+):
+    changed = {name: v for name, v in {**content, **change}.items() if v is not None}
+    token = jwt.encode(changed, key, algorithm, GOOD | headers)
+
+    assert is_unauthorized(await me(client, token))
+    good = jwt.encode(content, KEY, ALGORITHM, GOOD)
+    assert (await me(client, good)).status_code == 200
+
+
+def test_old_key_reads_what_the_new_one_does_not_sign():
+    old, new = "o" * 32, "n" * 32
+    claims = Claims(1, 2)
+    before = AccessTokens(TokenSettings(key=old))
+    during = AccessTokens(TokenSettings(key=new, old_keys=f"{old}, x"))
+    after = AccessTokens(TokenSettings(key=new))
+
+    assert during.read(before.issue(claims)) == claims
+    assert after.read(during.issue(claims)) == claims
+    with pytest.raises(Exception, match="not valid"):
+        after.read(before.issue(claims))
+
+
+async def test_login_is_limited_by_address_and_by_account(settings: Settings):
+    settings.limits = LimitsSettings(login_rate=0.01, login_burst=3)
+    app = create_app(settings)
+    async with open_resources(settings) as resources, client_of(app, resources) as client:
+        statuses = [(await log_in(client)).status_code for _ in range(4)]
+        refused = await log_in(client)
+        # Another address, the same account.
+        transport = client._transport
+        transport.client = ("203.0.113.9", 1)  # type: ignore[attr-defined]
+        elsewhere = await log_in(client)
+        another = await log_in(client, email="other@example.com")
+
+    assert statuses == [401, 401, 401, 429]
+    assert refused.headers["Retry-After"]
+    assert (elsewhere.status_code, another.status_code) == (429, 401)
+
+
+async def test_no_more_are_hashed_at_once_than_there_are_threads():
+    passwords = Passwords(PasswordSettings(threads=2, max_waiting=5, time_cost=1, memory_cost=8))
+    answers = await asyncio.gather(
+        *(passwords.hash("x" * 10) for _ in range(8)), return_exceptions=True
+    )
+    passwords.close()
+
+    refused = [str(answer) for answer in answers if isinstance(answer, Exception)]
+    assert refused == ["Too many passwords are being checked right now"] * 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority")
+async def test_hashing_gives_way_to_the_event_loop():
+    passwords = Passwords(PasswordSettings(time_cost=1, memory_cost=8))
+    await passwords.hash("x" * 10)
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("passwords")]
+    policies = {os.sched_getscheduler(thread.native_id or 0) for thread in threads}
+    own = os.sched_getscheduler(threading.get_native_id())
+    passwords.close()
+
+    assert policies == {os.SCHED_IDLE}
+    assert own != os.SCHED_IDLE
+
+
+@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+async def test_operator_makes_an_account_and_changes_its_role(
+    client: httpx2.AsyncClient, environment: dict[str, Any], settings: Settings, tmp_path: Path
+):
+    variables = environment | {"CACHE_NAMESPACE": settings.cache.namespace}
+
+    def run(*arguments: str, password: str = "") -> tuple[int, str, str]:
+        process = start(tmp_path, *arguments, **variables)
+        output, errors = process.communicate(password + "\n", timeout=TIMEOUT)
+        return process.returncode, output, errors
+
+    make = ("create-user", "Boss@example.com", "--role", "editor")
+    made, again = (run(*make, password=PASSWORD) for _ in range(2))
+    short = run("create-user", "other@example.com", password="short")
+    tokens = await tokens_of(client, email="boss@example.com")
+    await me(client, tokens["access_token"])  # now it is cached
+    changed = run("set-role", "boss@example.com", "admin")
+    unknown = run("set-role", "nobody@example.com", "admin")
+
+    assert made[0] == 0
+    assert made[1].endswith(": boss@example.com, editor\n")
+    assert again == (1, "", "There is an account for boss@example.com already\n")
+    assert (short[0], short[2]) == (1, "password: String should have at least 8 characters\n")
+    assert changed == (0, "boss@example.com: admin\n", "")
+    assert unknown == (1, "", "There is no account for nobody@example.com\n")
+    assert (await me(client, tokens["access_token"])).json()["role"] == "admin"

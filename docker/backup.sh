@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # make backup: the database as it is at one moment, in a new file of backups/.
 set -euo pipefail
+umask 077 # it holds everything
 cd "$(dirname "$0")/.."
 
 file=${1:-backups/$(date -u +%Y%m%dT%H%M%SZ).sql.gz}

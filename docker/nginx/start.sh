@@ -3,7 +3,8 @@
 set -eu
 
 PORT=8000
-conf=/tmp/conf
+conf=/run/conf
+certificates=/etc/nginx/certificates
 mkdir -p "$conf/leaving"
 
 addresses() {
@@ -38,8 +39,8 @@ write_upstream() {
         echo "    keepalive_timeout 1s;"
         echo "}"
         echo "map '' \$servers { default '$*'; }"
-    } >"$conf/upstream.new"
-    mv "$conf/upstream.new" "$conf/upstream.conf"
+    } >"$conf/upstream.new" &&
+        mv "$conf/upstream.new" "$conf/upstream.conf"
 }
 
 watch() {
@@ -47,20 +48,29 @@ watch() {
         new=$(wanted)
         if [ -n "$new" ] && [ "$new" != "$now" ]; then
             # shellcheck disable=SC2086  # one word for each address
-            write_upstream $new
-            nginx -q -s reload && now=$new
+            write_upstream $new && nginx -q -s reload && now=$new
         fi
     done
 }
 
-cat >"$conf/limits.conf" <<END
+if [ "$HTTPS_PORT" = 443 ]; then https_port=""; else https_port=":$HTTPS_PORT"; fi
+cat >"$conf/environment.conf" <<END
+map "" \$https_port { default "$https_port"; }
 limit_req_zone \$client zone=requests:10m rate=${EDGE_RATE}r/s;
 limit_conn_zone \$client zone=connections:10m;
 limit_req zone=requests burst=$((EDGE_RATE * 2)) nodelay;
 limit_conn connections $EDGE_CONNECTIONS;
 END
 
-if [ -e /etc/nginx/certificates/fullchain.pem ]; then scheme=https; else scheme=http; fi
+if [ -r "$certificates/fullchain.pem" ] && [ -r "$certificates/privkey.pem" ]; then
+    scheme=https
+elif [ -n "$CERTIFICATES" ] || [ ! -x "$certificates" ] || [ -e "$certificates/fullchain.pem" ]; then
+    echo "fullchain.pem and privkey.pem in ${CERTIFICATES:-docker/nginx/certificates} must be" \
+        "files that user $(id -u) can read; nothing is served, as plain HTTP was not asked for" >&2
+    exit 1
+else
+    scheme=http
+fi
 ln -sf "/etc/nginx/$scheme.conf" "$conf/server.conf"
 
 : >"$conf/upstream.conf"
@@ -75,5 +85,9 @@ write_upstream $now
 echo "keepalive_min_timeout 1s;" >"$conf/optional.conf"
 nginx -q -t 2>/dev/null || : >"$conf/optional.conf"
 
-watch &
+# Whatever happens to it, it goes on: nothing else would tell nginx of a new container.
+while :; do
+    watch || true
+    sleep 1
+done &
 exec nginx -g "daemon off;"

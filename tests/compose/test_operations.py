@@ -86,7 +86,7 @@ async def test_writes_during_a_roll_are_done_once_each(production: Stack):
     assert len(stored) == len(set(stored))
 
 
-async def test_killed_container_fails_no_read(production: Stack):
+async def test_killed_container_fails_no_read_and_no_deployment(production: Stack):
     one, *others = production.containers("api")
     async with load(production.url, "/v1/books") as seen:
         await seen.until(100)
@@ -96,6 +96,10 @@ async def test_killed_container_fails_no_read(production: Stack):
     assert seen.answers.keys() == {200}
     assert failures(production, seen) == []
     assert set(production.containers("api")) == set(others)
+    rolled = await make(production, "roll")
+    assert rolled.returncode == 0, rolled.stderr
+    assert "replaced 2 of 2" in rolled.stdout
+    assert not {one, *others} & set(production.containers("api"))
     production.compose("up", "--detach", "--wait")
     assert len(production.containers("api")) == 3
 
@@ -133,9 +137,9 @@ def unchanged(stack: Stack, containers: list[str], finished: Finished, line: str
 async def test_migration_that_fails_stops_the_deployment(production: Stack):
     before = production.containers("api")
     migration = production.folder / "migrations" / "versions" / "9999_wrong.py"
-    [head] = [path for path in migration.parent.glob("0*.py") if path.stem.startswith("0002")]
+    head = max(path.stem[:4] for path in migration.parent.glob("0*.py"))
     migration.write_text(
-        f'revision = "9999"\ndown_revision = "{head.stem[:4]}"\n\n\n'
+        f'revision = "9999"\ndown_revision = "{head}"\n\n\n'
         'def upgrade() -> None:\n    from alembic import op\n\n    op.execute("SELEKT 1")\n'
     )
     finished = await make(production, "deploy")
@@ -152,7 +156,7 @@ async def test_version_that_does_not_start_is_taken_back(production: Stack):
     finished = await make(production, "deploy")
     main.write_text(source)
 
-    unchanged(production, before, finished, "does not become healthy; the old one goes on")
+    unchanged(production, before, finished, "it does not become healthy; the old one goes on")
     assert "broken on purpose" in finished.stdout + finished.stderr
     change = await make(production, "roll")
     assert change.returncode == 0, change.stderr  # `latest` is what ran before
@@ -223,6 +227,47 @@ async def test_backup_brings_back_what_was_dropped(production: Stack):
     assert after == before
     assert shown == title  # and not what the cache had
     assert len(list((production.folder / "backups").glob("*-before-restore.sql.gz"))) == 1
+
+
+async def test_backup_brings_back_a_database_that_is_gone_without_valkey(production: Stack):
+    before = checksums(production)
+    await make(production, "backup")
+    [*_, file] = sorted((production.folder / "backups").glob("*Z.sql.gz"))
+    production.inside("mariadb", f"{PASSWORD} mariadb -uroot -e 'DROP DATABASE books'")
+    careful = await make(production, "restore", f"FILE={file}")
+    production.compose("stop", "valkey")
+    forced = await make(production, "restore", f"FILE={file}", FORCE="1")
+    production.compose("start", "valkey")
+
+    assert careful.returncode != 0
+    assert "FORCE=1" in careful.stderr
+    assert forced.returncode == 0, forced.stderr
+    assert checksums(production) == before
+    assert file.stat().st_mode & 0o077 == 0
+    production.ready()
+
+
+async def test_nginx_that_cannot_go_on_keeps_the_old_containers(production: Stack):
+    """Its notes are on a file system of their own, which is full here."""
+    before = production.containers("api")
+    production.inside("nginx", "dd if=/dev/zero of=/run/conf/fill bs=4k")
+    refused = await make(production, "roll")
+    unchanged(production, before, refused, "nginx|healthy")
+    production.inside("nginx", "rm /run/conf/fill")
+    rolled = await make(production, "roll")
+
+    assert rolled.returncode == 0, rolled.stderr
+
+
+async def test_rollback_to_what_runs_says_so(production: Stack):
+    await make(production, "rollback")
+    await make(production, "rollback")
+    before = production.containers("api")
+    name = production.variables["IMAGE"]
+    production.done("docker", "tag", f"{name}:latest", f"{name}:previous")
+    refused = await make(production, "rollback")
+
+    unchanged(production, before, refused, "it is what runs already")
 
 
 async def test_backup_that_is_cut_off_is_not_restored(production: Stack):

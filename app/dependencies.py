@@ -20,6 +20,7 @@ from app.services.books import BookService
 from app.services.logins import LoginService
 from app.services.preconditions import ExpectedTags
 from app.services.rankings import RankingService
+from app.services.reviews import ReviewService
 from app.services.users import UserService
 
 
@@ -62,6 +63,14 @@ async def edit_authors(session: Session, cache: Cache) -> AuthorService:
     return AuthorService(session, cache)
 
 
+async def read_reviews(session: ReadSession, cache: Cache) -> ReviewService:
+    return ReviewService(session, cache)
+
+
+async def edit_reviews(session: Session, cache: Cache) -> ReviewService:
+    return ReviewService(session, cache)
+
+
 async def read_rankings(request: Request, cache: Cache) -> RankingService:
     return RankingService(request.state.sessions, cache)
 
@@ -80,6 +89,8 @@ Books = Annotated[BookService, Depends(read_books)]
 EditableBooks = Annotated[BookService, Depends(edit_books)]
 Authors = Annotated[AuthorService, Depends(read_authors)]
 EditableAuthors = Annotated[AuthorService, Depends(edit_authors)]
+Reviews = Annotated[ReviewService, Depends(read_reviews)]
+EditableReviews = Annotated[ReviewService, Depends(edit_reviews)]
 Rankings = Annotated[RankingService, Depends(read_rankings)]
 Users = Annotated[UserService, Depends(get_users)]
 Logins = Annotated[LoginService, Depends(get_logins)]

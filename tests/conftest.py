@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from app import schema
 from app.database import create_engine
 from app.main import create_app
-from app.models import Author, Book, BookAuthor, RefreshToken, User, UserSession
+from app.models import Author, Book, BookAuthor, RefreshToken, Review, User, UserSession
 from app.resources import Resources, open_resources
 from app.schemas.user import Role
 from app.servers.private import Server, ServerUnavailable, embedded_valkey, private_mariadb
@@ -169,7 +169,7 @@ async def resources(settings: Settings) -> AsyncIterator[Resources]:
     async with open_resources(settings) as resources:
         yield resources
         async with resources["sessions"].write.begin() as session:
-            for model in (BookAuthor, Book, Author, RefreshToken, UserSession, User):
+            for model in (Review, BookAuthor, Book, Author, RefreshToken, UserSession, User):
                 await session.execute(delete(model))
 
 

@@ -21,10 +21,12 @@ async def test_operation_ids_read_as_verb_and_noun(document: dict[str, Any]):
     assert sorted(operation["operationId"] for operation in operations(document)) == [
         "create_author",
         "create_book",
+        "create_review",
         "create_tokens",
         "create_user",
         "delete_author",
         "delete_book",
+        "delete_review",
         "delete_tokens",
         "get_author",
         "get_authors",
@@ -34,10 +36,13 @@ async def test_operation_ids_read_as_verb_and_noun(document: dict[str, Any]):
         "get_current_user",
         "get_health",
         "get_readiness",
+        "get_review",
+        "get_reviews",
         "refresh_tokens",
         "update_author",
         "update_book",
         "update_current_user",
+        "update_review",
     ]
 
 

@@ -4,6 +4,7 @@ from app.models.author import Author
 from app.models.base import Base
 from app.models.book import Book, BookAuthor
 from app.models.cache_epoch import CacheEpoch
+from app.models.review import Review
 from app.models.user import RefreshToken, User, UserSession
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "BookAuthor",
     "CacheEpoch",
     "RefreshToken",
+    "Review",
     "User",
     "UserSession",
 ]

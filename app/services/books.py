@@ -87,7 +87,7 @@ class BookService:
     async def delete(self, book_id: int) -> None:
         book = await self._lock(book_id)
         await self.session.delete(book)
-        async with self.cache.invalidating("books", f"book:{book_id}"):
+        async with self.cache.invalidating("books", f"book:{book_id}", f"reviews:{book_id}"):
             await self.session.commit()
 
     async def _lock(self, book_id: int) -> Book:

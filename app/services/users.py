@@ -60,7 +60,8 @@ class UserService:
                     raise Conflict("The account has changed meanwhile; try again")
             rows = await session.execute(select(*COLUMNS).where(User.id == account.user.id))
             user = UserRead(**rows.mappings().one())
-            async with self.cache.invalidating(f"user:{user.id}"):
+            shown = ["reviewers"] if "name" in changes else []
+            async with self.cache.invalidating(f"user:{user.id}", *shown):
                 await session.commit()
         return user
 

@@ -1,0 +1,56 @@
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from app.cached_responses import cached
+from app.dependencies import CurrentAccount, EditableReviews, Id, Reviews
+from app.routing import Route, problems
+from app.schemas.page import Page
+from app.schemas.review import ReviewCreate, ReviewQuery, ReviewRead, ReviewUpdate
+
+router = APIRouter(prefix="/v1/books/{book_id}/reviews", tags=["reviews"], route_class=Route)
+
+
+@router.get("", responses=problems(404))
+@cached(ttl=60, tags=["reviews:{book_id}", "reviewers"])
+async def get_reviews(
+    book_id: Id, query: Annotated[ReviewQuery, Query()], reviews: Reviews
+) -> Page[ReviewRead]:
+    return await reviews.page(book_id, query)
+
+
+@router.get("/{review_id}", responses=problems(404))
+@cached(ttl=60, tags=["reviews:{book_id}", "reviewers"])
+async def get_review(book_id: Id, review_id: Id, reviews: Reviews) -> ReviewRead:
+    return await reviews.get(book_id, review_id)
+
+
+@router.post("", status_code=201, responses=problems(401, 404, 409, 413))
+async def create_review(
+    book_id: Id,
+    body: ReviewCreate,
+    account: CurrentAccount,
+    reviews: EditableReviews,
+    response: Response,
+) -> ReviewRead:
+    review = await reviews.create(book_id, account.user, body)
+    response.headers["Location"] = f"/v1/books/{book_id}/reviews/{review.id}"
+    return review
+
+
+@router.patch("/{review_id}", responses=problems(401, 403, 404, 413))
+async def update_review(
+    book_id: Id,
+    review_id: Id,
+    body: ReviewUpdate,
+    account: CurrentAccount,
+    reviews: EditableReviews,
+) -> ReviewRead:
+    return await reviews.update(book_id, review_id, account.user, body)
+
+
+@router.delete("/{review_id}", status_code=204, responses=problems(401, 403, 404))
+async def delete_review(
+    book_id: Id, review_id: Id, account: CurrentAccount, reviews: EditableReviews
+) -> None:
+    await reviews.delete(book_id, review_id, account.user)

@@ -45,7 +45,7 @@ ROUNDS = 5_000  # through all books and the others: 100,000 reads of books
 STAMPEDE = 500
 COLD = "/v1/books?limit=77"
 RECYCLED = "Maximum request limit"
-SCRAPES = 60  # one a second
+SCRAPES = 30  # one a second
 LOADS = "cache_loads_total"
 COUNT = "http_request_duration_seconds_count"
 DASHBOARDS = sorted((ROOT / "docker/grafana/dashboards").glob("*.json"))
@@ -175,7 +175,7 @@ def asking(url: str, paths: list[str]) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 async def scraped(minute: Minute) -> Prometheus:
-    """What it knows after a minute."""
+    """What it knows after half a minute."""
     async with asyncio.timeout(120):
         while len(await scrapes(minute.prometheus)) < SCRAPES:
             await asyncio.sleep(0.2)

@@ -70,7 +70,8 @@ class LoginService:
             if login is None:
                 raise Unauthorized(ENDED)
             if not used.rowcount or login.expires_at < now():  # type: ignore[attr-defined]
-                # Used twice, by its owner and by a thief: nobody can say which of them this is.
+                # Too old, or used twice: by its owner and by a thief, and nobody can say which of
+                # them this is.
                 await self._end(session, login.id)
                 raise Unauthorized(ENDED)
             tokens = await self._tokens(session, login.user_id, login.id)

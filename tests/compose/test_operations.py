@@ -289,6 +289,21 @@ def commands(heading: str) -> list[str]:
     return re.findall(r"(?s)```sh\n(.*?)```", text.partition("\n## ")[0])
 
 
+async def test_old_key_of_tokens_counts_while_it_is_named(production: Stack):
+    with production.editor() as client:
+        secret = production.folder / "secrets" / "tokens_key"
+        old = secret.read_text()
+        secret.unlink()
+        production.done("make", "--silent", "secrets")
+        named = await make(production, "roll", TOKENS_OLD_KEYS=old)
+        during = client.get("/v1/users/me")
+        unnamed = await make(production, "roll")
+        after = client.get("/v1/users/me")
+
+    assert (named.returncode, unnamed.returncode) == (0, 0)
+    assert (during.status_code, after.status_code) == (200, 401)
+
+
 @pytest.mark.parametrize("number", range(3))
 async def test_secrets_change_as_the_runbook_says(production: Stack, number: int):
     before = {file.name: file.read_text() for file in (production.folder / "secrets").iterdir()}

@@ -8,6 +8,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help run dev test test-browser lint format bench-overhead bench-cache bench-overload bench-login \
+	bench-offers \
 	profile secrets deploy rollback roll backup restore test-compose check lock clean
 
 help: ## Show these commands
@@ -46,6 +47,9 @@ bench-overload: .venv/dev ## Ask for five times what a worker can take, for a mi
 
 bench-login: .venv/dev ## See what fifty logins at once do to everybody else
 	@$(BIN)/python -m benchmarks.login
+
+bench-offers: .venv/dev ## See how long offers take while sellers are slow, hang or are down
+	@$(BIN)/python -m benchmarks.offers
 
 profile: .venv/dev ## Record a flame graph of a worker under load: var/profile.svg
 	@$(BIN)/python -m benchmarks.profile

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from app.resources import open_resources
+from app.resources import Resources, open_resources
 from app.schemas.user import Role, UserCreate, UserRead
 from app.services.users import UserService
 from app.settings import Settings
@@ -24,4 +24,10 @@ async def set_role(settings: Settings, email: str, role: Role) -> None:
 @asynccontextmanager
 async def _open_users(settings: Settings) -> AsyncIterator[UserService]:
     async with open_resources(settings) as resources:
-        yield UserService(resources["sessions"], resources["cache"], resources["passwords"])
+        yield users_of(resources)
+
+
+def users_of(resources: Resources) -> UserService:
+    return UserService(
+        resources["sessions"], resources["cache"], resources["passwords"], resources["outbox"]
+    )

@@ -3,7 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
+
+import anyio
+
+BEAT = 5  # s
 
 
 @asynccontextmanager
@@ -15,3 +20,20 @@ async def background(work: Coroutine[Any, Any, None], name: str) -> AsyncIterato
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+@asynccontextmanager
+async def alongside(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """The same for work without which the block makes no sense: if one fails, so does the block."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work) for work in works]
+        yield
+        for task in tasks:
+            task.cancel()
+
+
+async def beat(file: Path | None) -> None:
+    """Touch a file again and again: a health check sees by its age that the event loop runs."""
+    while file is not None:
+        await anyio.Path(file).touch()
+        await asyncio.sleep(BEAT)

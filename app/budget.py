@@ -14,11 +14,14 @@ class Budget:
     replicas: int
     workers: int
     connections: int
+    job_workers: int
+    job_connections: int
     available: int
 
     @property
     def needed(self) -> int:
-        return self.replicas * self.workers * self.connections
+        jobs = self.job_workers * self.job_connections
+        return self.replicas * self.workers * self.connections + jobs
 
     @property
     def fits(self) -> bool:
@@ -27,7 +30,8 @@ class Budget:
     def __str__(self) -> str:
         return (
             f"{self.replicas} replicas x {self.workers} workers x {self.connections} connections "
-            f"(DATABASE_POOL_SIZE + DATABASE_MAX_OVERFLOW) = {self.needed}, "
+            f"(DATABASE_POOL_SIZE + DATABASE_MAX_OVERFLOW) + {self.job_workers} job workers x "
+            f"{self.job_connections} = {self.needed}, "
             f"and the server's max_connections is {self.available}"
         )
 
@@ -46,9 +50,13 @@ async def connection_budget(settings: Settings) -> Budget | None:
             available = await connection.scalar(text("SELECT @@max_connections"))
     finally:
         await engine.dispose()
+    connections = settings.database.pool_size + settings.database.max_overflow
     return Budget(
         replicas=settings.web.replicas,
         workers=settings.web.concurrency,
-        connections=settings.database.pool_size + settings.database.max_overflow,
+        connections=connections,
+        job_workers=settings.jobs.replicas,
+        # A job has one; and there are the sweep and a look at the outbox.
+        job_connections=min(connections, settings.jobs.concurrency + 2),
         available=available or 0,
     )

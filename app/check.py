@@ -27,7 +27,10 @@ async def run_checks(settings: Settings) -> list[Finding]:
     findings.append(database)
     if settings.database.read_url is not None:
         findings.append(await _check_database(settings, "read"))
-    findings.append(await _check_redis(settings.redis))
+    findings.append(await _check_redis("redis", settings.redis))
+    if settings.jobs.url is not None:
+        queue = RedisSettings(url=settings.jobs.url, password=settings.jobs.password)
+        findings.append(await _check_redis("queue", queue))
     if database.ok:
         findings.append(await _check_schema(settings))
         findings.append(await _check_budget(settings))
@@ -52,14 +55,14 @@ async def _check_database(settings: Settings, role: Role) -> Finding:
     return Finding(name, True, f"{shown}, version {answer}")
 
 
-async def _check_redis(settings: RedisSettings) -> Finding:
+async def _check_redis(name: str, settings: RedisSettings) -> Finding:
     async with open_redis(settings, Metrics()) as redis:
         try:
             info = await redis.info("server")
         except (RedisError, OSError) as error:
-            return Finding("redis", False, str(error))
+            return Finding(name, False, str(error))
     version = info.get("valkey_version") or info.get("redis_version")
-    return Finding("redis", True, f"{info.get('server_name', 'redis')} {version}")
+    return Finding(name, True, f"{info.get('server_name', 'redis')} {version}")
 
 
 async def _check_schema(settings: Settings) -> Finding:

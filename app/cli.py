@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvloop
 from alembic.util import CommandError
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,10 +18,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import accounts, schema
 from app import check as checks
 from app.catalogue import import_catalogue
-from app.database import create_engine
+from app.database import create_engine, open_database
+from app.database_timing import DatabaseTiming
 from app.errors import Conflict, NotFound
 from app.goodbooks import WrongShape
+from app.metrics import Metrics
 from app.schemas.user import Role, UserCreate
+from app.services.jobs import JobService
 from app.settings import read_settings
 from app.settings_table import settings_table
 
@@ -31,12 +36,13 @@ console = Console(highlight=False)
 def serve(
     reload: Annotated[bool, typer.Option(help="Restart when the source changes.")] = False,
     mariadb: Annotated[bool, typer.Option(help="A private MariaDB instead of SQLite.")] = False,
+    jobs: Annotated[bool, typer.Option(help="With a job worker beside it.")] = True,
 ) -> None:
     """Run the service; start servers of its own where no URL is set."""
     # Only here: in production nothing else needs what starts private servers.
     from app.serve import serve as serve_until_stopped
 
-    serve_until_stopped(reload=reload, mariadb=mariadb)
+    serve_until_stopped(reload=reload, mariadb=mariadb, jobs=jobs)
 
 
 @app.command()
@@ -112,6 +118,50 @@ def set_role(
 
 
 @app.command()
+def work(
+    schedule: Annotated[bool, typer.Option(help="Be the scheduler as well.")] = False,
+) -> None:
+    """Do jobs until told to stop (SIGTERM)."""
+    # Only here: nothing else needs what does jobs.
+    from app.job_worker import work as work_until_stopped
+
+    uvloop.run(work_until_stopped(read_settings(), schedule=schedule))
+
+
+@app.command()
+def demo_sellers(
+    port: Annotated[int, typer.Option(help="The first of three; 0: any.")] = 9900,
+) -> None:
+    """Run booksellers for GET /v1/books/{book_id}/offers, as slow and broken as they are told."""
+    from app.demo_sellers import listening, run_sellers, setting
+
+    with listening(port) as listeners:
+        typer.echo(f"OFFERS_SELLERS='{setting(listeners)}'")
+        run_sellers(listeners)
+
+
+@app.command()
+def schedule() -> None:
+    """Say when repeated jobs are due, until told to stop; one process does so for all workers."""
+    from app.scheduler import schedule as schedule_until_stopped
+
+    uvloop.run(schedule_until_stopped(read_settings()))
+
+
+@app.command()
+def jobs(
+    requeue: Annotated[int | None, typer.Option(help="Try this dead job again.")] = None,
+    requeue_all: Annotated[bool, typer.Option(help="Try all dead jobs again.")] = False,
+    discard: Annotated[int | None, typer.Option(help="Forget this dead job.")] = None,
+) -> None:
+    """Show how many jobs wait and which were given up; try those again, or forget them."""
+    try:
+        asyncio.run(_jobs(requeue, requeue_all, discard))
+    except (SQLAlchemyError, OSError) as error:
+        raise SystemExit(f"The database failed: {getattr(error, 'orig', error)}") from None
+
+
+@app.command()
 def check() -> None:
     """Verify the settings, both servers, the schema and the connection budget."""
     findings = asyncio.run(checks.run_checks(read_settings()))
@@ -128,6 +178,33 @@ def check() -> None:
 def settings() -> None:
     """Print every setting, its default and its meaning as a Markdown table."""
     typer.echo(settings_table())
+
+
+async def _jobs(requeue: int | None, requeue_all: bool, discard: int | None) -> None:
+    settings = read_settings()
+    timing = DatabaseTiming(Metrics(), settings.log.slow_statement, settings.database.max_waiting)
+    async with open_database(settings.database, timing) as sessions:
+        service = JobService(sessions, settings.jobs)
+        if requeue is not None or requeue_all:
+            count = await service.requeue(None if requeue_all else requeue)
+            if not count:
+                raise SystemExit("There is no such dead job")
+            typer.echo(f"{count} jobs will be tried again")
+        if discard is not None:
+            if not await service.discard(discard):
+                raise SystemExit("There is no such dead job")
+            typer.echo(f"Job {discard} is forgotten")
+        backlog = await service.backlog()
+        dead = await service.dead()
+    typer.echo(f"{backlog.waiting} jobs wait, the oldest for {backlog.oldest:.0f} s")
+    typer.echo(f"{backlog.dead} jobs are dead")
+    if dead:
+        table = Table("id", "job", "key", "attempts", "dead since", "last error")
+        for entry in dead:
+            since = f"{entry.dead_at:%Y-%m-%d %H:%M:%S}"
+            row = (entry.id, entry.job, entry.key, entry.attempts, since, entry.error)
+            table.add_row(*(escape(str(cell)) for cell in row))
+        console.print(table)
 
 
 async def _migrate(to: str) -> None:

@@ -8,16 +8,19 @@ from fastapi import Depends, Header, Path, Request
 from fastapi.security import OAuth2PasswordBearer, OAuth2PasswordRequestForm
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app import cache, database
+from app import cache, database, idempotency
 from app.access_tokens import claims_of
 from app.errors import Forbidden, NotFound, Unauthorized
 from app.etag import read_etags
+from app.rate_limit import caller_of
 from app.schemas.base import Whole
 from app.schemas.book import MAX_ID
 from app.schemas.user import Account, Role
 from app.services.authors import AuthorService
 from app.services.books import BookService
+from app.services.dashboard import DashboardService
 from app.services.logins import LoginService
+from app.services.offers import OfferService
 from app.services.preconditions import ExpectedTags
 from app.services.rankings import RankingService
 from app.services.reviews import ReviewService
@@ -75,8 +78,20 @@ async def read_rankings(request: Request, cache: Cache) -> RankingService:
     return RankingService(request.state.sessions, cache)
 
 
+async def get_offers(request: Request, cache: Cache) -> OfferService:
+    state = request.state
+    return OfferService(state.sessions, cache, state.http, state.settings.offers)
+
+
+async def get_dashboard(
+    request: Request, cache: Cache, offers: Annotated[OfferService, Depends(get_offers)]
+) -> DashboardService:
+    return DashboardService(request.state.sessions, cache, offers)
+
+
 async def get_users(request: Request, cache: Cache) -> UserService:
-    return UserService(request.state.sessions, cache, request.state.passwords)
+    state = request.state
+    return UserService(state.sessions, cache, state.passwords, state.outbox)
 
 
 async def get_logins(request: Request, cache: Cache) -> LoginService:
@@ -92,6 +107,8 @@ EditableAuthors = Annotated[AuthorService, Depends(edit_authors)]
 Reviews = Annotated[ReviewService, Depends(read_reviews)]
 EditableReviews = Annotated[ReviewService, Depends(edit_reviews)]
 Rankings = Annotated[RankingService, Depends(read_rankings)]
+Offers = Annotated[OfferService, Depends(get_offers)]
+Dashboard = Annotated[DashboardService, Depends(get_dashboard)]
 Users = Annotated[UserService, Depends(get_users)]
 Logins = Annotated[LoginService, Depends(get_logins)]
 
@@ -140,6 +157,27 @@ async def read_if_match(
     return None if if_match is None else read_etags(if_match)
 
 
+async def read_once(
+    request: Request,
+    key: Annotated[
+        str | None,
+        Header(
+            alias=idempotency.HEADER,
+            pattern='^(?:"[^"]{1,255}"|[^"]{1,255})$',
+            description="Makes it safe to send this again: it has one effect and one answer",
+        ),
+    ] = None,
+) -> idempotency.Once:
+    if key is None:
+        return idempotency.ALWAYS
+    # FastAPI has read the body by now, as a form or as bytes.
+    form = "form" in request.headers.get("Content-Type", "")
+    body = repr((await request.form()).multi_items()).encode() if form else await request.body()
+    request_line = f"{request.method} {request.url.path}?{request.url.query}\n".encode()
+    safe: idempotency.Safe = request.state.kept_answers
+    return idempotency.Once(safe, caller_of(request.scope), key, request_line + body)
+
+
 async def require_scraper(
     request: Request, authorization: Annotated[str | None, Header()] = None
 ) -> None:
@@ -168,3 +206,4 @@ def _came_by_proxy(request: Request) -> bool:
 Editor = Depends(require_editor)
 Scraper = Depends(require_scraper)
 IfMatch = Annotated[ExpectedTags, Depends(read_if_match)]
+Once = Annotated[idempotency.Once, Depends(read_once)]

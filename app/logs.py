@@ -29,7 +29,7 @@ STOP_TIMEOUT = 1.0  # s; a reader that has stalled must not keep the process fro
 # These bring handlers of their own: each line would appear twice, in two formats.
 _FOREIGN = ("gunicorn.error", "uvicorn", "uvicorn.error")
 # Each request, each new pool, the values of each statement.
-_TALKATIVE = ("httpx2", "app.database_timing.TimedPool", "aiosqlite")
+_TALKATIVE = ("httpx2", "app.database_timing.TimedPool", "aiosqlite", "taskiq")
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "color_message", "taskName"}
 _STANDARD |= {"time", "level"}  # these are ours
 

@@ -7,7 +7,18 @@ from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.request import RequestMiddleware
 from app.openapi import document_problems
 from app.resources import open_resources
-from app.routers import authors, books, docs, health, metrics, rankings, reviews, tokens, users
+from app.routers import (
+    authors,
+    books,
+    docs,
+    health,
+    metrics,
+    offers,
+    rankings,
+    reviews,
+    tokens,
+    users,
+)
 from app.routing import include
 from app.settings import Settings, read_settings
 from app.tracing import telemetry
@@ -33,7 +44,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestMiddleware, settings=settings)
     add_error_handlers(app)
     # Routes are tried in this order: what is asked most stands first.
-    for module in (books, authors, rankings, reviews, users, tokens, health, metrics, docs):
+    for module in (books, authors, rankings, reviews, offers, users, tokens, health, metrics, docs):
         include(app, module.router)
     app.mount("/docs/assets", docs.assets)
     document_problems(app)

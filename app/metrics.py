@@ -18,6 +18,7 @@ SIZE_BUCKETS = (256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576)
 WAIT_BUCKETS = (0.0001, 0.001, 0.01, 0.1, 0.5, 1, 3)
 STATEMENT_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
 COMMAND_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.25)
+JOB_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60)
 LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 
@@ -180,6 +181,59 @@ class Metrics:
         self.log_lines_dropped = Counter(
             "log_lines_dropped_total",
             "Log lines that nobody read in time",
+            registry=registry,
+        )
+        # Its `_count` counts the attempts.
+        self.upstream_duration = Histogram(
+            "upstream_request_duration_seconds",
+            "Time until another service began to answer, or did not",
+            ["server", "result"],
+            buckets=REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self.upstream_retries = Counter(
+            "upstream_retries_total",
+            "Attempts beyond the first",
+            ["server"],
+            registry=registry,
+        )
+        self.upstream_open = Gauge(
+            "upstream_circuit_open",
+            "Workers that leave a server alone, as it has failed again and again",
+            ["server"],
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        # Its `_count` counts the jobs.
+        self.job_duration = Histogram(
+            "job_duration_seconds",
+            "Time of a job; failed: there will be another attempt, dead: there will not",
+            ["name", "result"],
+            buckets=JOB_BUCKETS,
+            registry=registry,
+        )
+        self.jobs_waiting = Gauge(
+            "jobs_waiting",
+            "Jobs in the outbox that are not done",
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self.jobs_oldest = Gauge(
+            "jobs_oldest_seconds",
+            "Age of the oldest of them",
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self.jobs_dead = Gauge(
+            "jobs_dead",
+            "Jobs that were given up: python -m app jobs shows them",
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self.job_tick = Gauge(
+            "job_tick_timestamp_seconds",
+            "When the scheduler's last tick came to this worker",
+            multiprocess_mode="livemax",
             registry=registry,
         )
         build = Gauge(

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 class Verified(NamedTuple):
     matches: bool
-    new_hash: str | None  # to be kept instead, as what a hash costs has grown since it was made
+    outdated: bool  # what a hash costs has grown since this one was made
 
 
 class Passwords:
@@ -32,8 +32,8 @@ class Passwords:
 
     def __init__(self, settings: PasswordSettings) -> None:
         self.max_waiting = settings.max_waiting
-        hasher = Argon2Hasher(settings.time_cost, settings.memory_cost, parallelism=1)
-        self._hash = PasswordHash((hasher,))
+        self._hasher = Argon2Hasher(settings.time_cost, settings.memory_cost, parallelism=1)
+        self._hash = PasswordHash((self._hasher,))
         self._threads = ThreadPoolExecutor(settings.threads, "passwords", _be_nice)
         self._waiting = 0
 
@@ -45,8 +45,10 @@ class Passwords:
         return await self._run(partial(self._verify, password, hash))
 
     def _verify(self, password: str, hash: str | None) -> Verified:
-        matches, new_hash = self._hash.verify_and_update(password, hash or self._nobodys)
-        return Verified(matches and hash is not None, new_hash)
+        known = hash is not None
+        hash = hash or self._nobodys
+        matches = self._hash.verify(password, hash)
+        return Verified(matches and known, self._hasher.check_needs_rehash(hash))
 
     @cached_property
     def _nobodys(self) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from starlette.types import Scope
@@ -21,6 +22,8 @@ class RequestContext:
     id: str
     trace_id: str | None
     scope: Scope
+    trace_flags: str = "00"
+    deadline: float = inf  # by time.perf_counter()
     spent: dict[str, Spent] = field(default_factory=dict)
     slowest_statement: str | None = None
     slowest_seconds: float = 0.0

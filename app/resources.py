@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypedDict
 
+import httpx2
 from redis.asyncio import Redis
 
 from app.access_tokens import AccessTokens
@@ -11,9 +12,13 @@ from app.cache import Cache, open_cache
 from app.cache_epoch import Epoch
 from app.database import Sessions, open_database
 from app.database_timing import DatabaseTiming
+from app.http_client import open_http_client
+from app.idempotency import Safe
+from app.job_queue import open_job_queue
 from app.logs import Output, open_logs
 from app.metrics import Metrics
 from app.monitor import open_monitor
+from app.outbox import Outbox, open_outbox
 from app.passwords import Passwords, open_passwords
 from app.rate_limit import RateLimiter
 from app.redis import open_redis
@@ -37,6 +42,9 @@ class Resources(TypedDict):
     probes: SingleFlight
     passwords: Passwords
     access_tokens: AccessTokens
+    kept_answers: Safe
+    outbox: Outbox
+    http: httpx2.AsyncClient
 
 
 @asynccontextmanager
@@ -53,6 +61,9 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         open_shared_connection(settings.redis, metrics) as shared,
         open_cache(settings, shared, redis, Epoch(sessions), metrics) as cache,
         open_passwords(settings.passwords) as passwords,
+        open_job_queue(settings) as queue,
+        open_outbox(queue) as outbox,
+        open_http_client(settings.http, metrics) as http,
         open_monitor(metrics, logs, sessions, in_flight, workload),
     ):
         yield Resources(
@@ -68,4 +79,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             probes=SingleFlight(),
             passwords=passwords,
             access_tokens=AccessTokens(settings.tokens),
+            kept_answers=Safe(settings),
+            outbox=outbox,
+            http=http,
         )

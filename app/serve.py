@@ -3,14 +3,13 @@
 import asyncio
 import multiprocessing
 import os
-import runpy
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NoReturn
+from urllib.parse import quote
 
 import typer
 from alembic.util import CommandError
@@ -18,21 +17,22 @@ from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import accounts, schema
+from app import accounts, processes, schema
 from app.catalogue import import_catalogue
 from app.database import create_engine
+from app.demo_sellers import addresses, listening, run_sellers, setting
 from app.models import Book, User
 from app.schemas.user import Role, UserCreate
 from app.servers.private import ServerUnavailable, embedded_valkey, private_mariadb
 from app.servers.process import end_with_parent
-from app.settings import Settings, Sources, read, read_settings
+from app.settings import Settings, read_settings
+from app.settings_sources import Sources, read
 
 ROOT = Path(__file__).parent.parent
 VAR = ROOT / "var"
 SAMPLE = ROOT / "data" / "classics.csv"
 DEVELOPMENT_LIMIT = 100_000
 EDITOR = UserCreate(email="editor@example.com", name="Editor", password="development")  # noqa: S106
-MAX_WORKERS = 4  # unless WEB_CONCURRENCY says more: a private MariaDB takes their connections
 
 
 class GivenUrls(Sources):
@@ -41,15 +41,20 @@ class GivenUrls(Sources):
     environment: Literal["development", "production"] = "development"
     database_url: SecretStr | None = None
     redis_url: SecretStr | None = None
+    mail_url: SecretStr | None = None
+    offers_sellers: str | None = None
 
 
-def serve(*, reload: bool, mariadb: bool) -> None:
+def serve(*, reload: bool, mariadb: bool, jobs: bool) -> None:
     """Run until a signal or the end of the service; stop all that was started."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
         with ExitStack() as stack:
-            used = list(_start_servers(stack, read(GivenUrls), mariadb))
+            given = read(GivenUrls)
+            used = list(_start_servers(stack, given, mariadb))
+            if given.environment == "development" and not given.offers_sellers:
+                used.append(_start_sellers(stack))
             settings = read_settings()
             if reload:
                 # It has one worker and one port; what would be on another is there too.
@@ -66,7 +71,8 @@ def serve(*, reload: bool, mariadb: bool) -> None:
                 used.append(f"Metrics    http://{settings.address(settings.ports[-1])}/metrics")
             used.append("Stop       with Ctrl-C")
             typer.echo("\n".join(used))
-            code = _run(_uvicorn(settings) if reload else _gunicorn(settings))
+            command = processes.uvicorn(settings) if reload else processes.gunicorn(settings)
+            code = processes.run(command, processes.job_worker(reload) if jobs else None)
     except KeyboardInterrupt:
         code = 0
     except ServerUnavailable as error:
@@ -100,6 +106,29 @@ def _start_servers(stack: ExitStack, given: GivenUrls, mariadb: bool) -> Iterato
         server = stack.enter_context(embedded_valkey(VAR / "valkey"))
         os.environ["REDIS_URL"] = server.url
         yield f"Cache      embedded Valkey in {VAR / 'valkey'}, as REDIS_URL is not set"
+    if not given.mail_url:
+        os.environ["MAIL_URL"] = f"file://{quote(str(VAR / 'mail'))}"
+        yield f"Mail       .eml files in {VAR / 'mail'}, as MAIL_URL is not set"
+
+
+def _start_sellers(stack: ExitStack) -> str:
+    with listening() as listeners:
+        sellers = multiprocessing.get_context("fork").Process(target=_sell, args=(listeners,))
+        sellers.start()
+        stack.callback(sellers.join)
+        stack.callback(sellers.terminate)
+        os.environ["OFFERS_SELLERS"] = setting(listeners)
+        return (
+            f"Sellers    {' '.join(addresses(listeners))} as a demo, as OFFERS_SELLERS is not set"
+        )
+
+
+def _sell(listeners: list[socket.socket]) -> None:
+    os.setsid()
+    end_with_parent()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)  # uvicorn raises it again in the end
+    run_sellers(listeners)
 
 
 def _require_free(settings: Settings, port: int) -> None:
@@ -144,40 +173,3 @@ def _loosen_limits(settings: Settings) -> list[str]:
         for number in ("RATE", "BURST"):
             os.environ[f"LIMITS_{policy}_{number}"] = str(DEVELOPMENT_LIMIT)
     return [f"Limits     {DEVELOPMENT_LIMIT} requests/s for a client, as LIMITS_* is not set"]
-
-
-def _gunicorn(settings: Settings) -> list[str]:
-    if "concurrency" not in settings.web.model_fields_set:
-        os.environ["WEB_CONCURRENCY"] = str(min(settings.web.concurrency, MAX_WORKERS))
-    return ["gunicorn", "--config", str(ROOT / "gunicorn_config.py")]
-
-
-def _uvicorn(settings: Settings) -> list[str]:
-    return [
-        *("uvicorn", "app.main:create_app", "--factory", "--no-access-log"),
-        *("--reload", "--reload-dir", str(ROOT / "app")),
-        *("--host", settings.bind, "--port", str(settings.port)),
-        *("--timeout-keep-alive", str(settings.web.keepalive)),
-        *("--timeout-graceful-shutdown", "5"),
-    ]
-
-
-def _run(command: list[str]) -> int:
-    # Forked: it finds our modules imported, which is half of what it takes to start.
-    service = multiprocessing.get_context("fork").Process(target=_become, args=(command,))
-    service.start()
-    try:
-        service.join()
-    except KeyboardInterrupt:
-        typer.echo("Stopping ...")
-        service.terminate()
-        service.join()
-    return service.exitcode or 0
-
-
-def _become(command: list[str]) -> None:
-    os.setsid()  # Ctrl-C reaches only our parent, which stops us as a supervisor would
-    end_with_parent()
-    os.chdir(ROOT)
-    sys.argv = command
-    runpy.run_module(command[0], run_name="__main__", alter_sys=True)

@@ -1,6 +1,8 @@
-"""URLs of servers, refused with a reason where no driver of ours can use them."""
+"""Addresses of servers, refused with a reason where no driver of ours can use them."""
 
-from typing import Annotated
+from email.utils import parseaddr
+from typing import Annotated, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, SecretStr
 from pydantic_core import PydanticCustomError
@@ -35,5 +37,74 @@ def _redis_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _mail_url(secret: SecretStr) -> SecretStr:
+    if not _can_take_mail(secret.get_secret_value()):
+        raise PydanticCustomError(
+            "url", "is not a URL such as smtp://user@host:587, smtps://host or file:///folder"
+        )
+    return secret
+
+
+def _can_take_mail(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    if parts.scheme == "file":
+        return bool(parts.path) and not parts.netloc
+    is_server = parts.scheme in ("smtp", "smtps") and bool(parts.hostname)
+    return is_server and port != 0 and not parts.path.strip("/")
+
+
+def _sender(text: str) -> str:
+    if not all(parseaddr(text)[1].partition("@")):
+        raise PydanticCustomError("sender", "is not an address such as Books <books@example.com>")
+    return text
+
+
+class Seller(NamedTuple):
+    name: str
+    url: str  # with `{isbn13}` or `{book_id}` in its path
+
+    def url_of(self, isbn13: str | None, book_id: int) -> str | None:
+        """None where it wants an ISBN and there is none."""
+        if isbn13 is None and "{isbn13}" in self.url:
+            return None
+        return self.url.replace("{isbn13}", isbn13 or "").replace("{book_id}", str(book_id))
+
+
+def read_sellers(text: str) -> list[Seller]:
+    """Raises PydanticCustomError."""
+    sellers = [Seller(*entry.strip().partition("=")[::2]) for entry in text.split(",") if entry]
+    names = [seller.name for seller in sellers]
+    if len(set(names)) < len(names) or not all(name.isidentifier() for name in names):
+        raise PydanticCustomError("sellers", "is not NAME=URL,NAME=URL, each name once")
+    for seller in sellers:
+        if not _can_be_asked(seller.url_of("", 0) or ""):
+            raise PydanticCustomError(
+                "sellers", f"has for {seller.name} no URL such as https://host/path/{{isbn13}}"
+            )
+    return sellers
+
+
+def _can_be_asked(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    is_web = parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
+    return is_web and not set("{}") & set(url)
+
+
+def _seller_urls(text: str) -> str:
+    read_sellers(text)
+    return text
+
+
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
+MailUrl = Annotated[SecretStr, AfterValidator(_mail_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
+Sender = Annotated[str, AfterValidator(_sender)]
+SellerUrls = Annotated[str, AfterValidator(_seller_urls)]

@@ -1,25 +1,14 @@
 """Every knob of the service, read from the environment, `.env` and secret files."""
 
-from typing import Annotated, Literal, TypeVar
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError
-from pydantic_settings import (
-    BaseSettings,
-    NestedSecretsSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from app.cpus import available_cpus
-from app.server_urls import DatabaseUrl, RedisUrl
+from app.server_urls import DatabaseUrl, MailUrl, RedisUrl, Seller, SellerUrls, Sender, read_sellers
+from app.settings_sources import Sources, read
 
 DEVELOPMENT_KEY = "only-good-for-development-and-tests"
 MIN_SECRET_LENGTH = 32
@@ -77,6 +66,9 @@ class RequestSettings(BaseModel):
     )
     max_working: int = Field(
         64, ge=1, description="Those among them that no cache answered; above it: 503, at once"
+    )
+    replay_ttl: int = Field(
+        86_400, ge=1, description="Time that an answer is kept under its Idempotency-Key, s"
     )
 
 
@@ -148,34 +140,60 @@ class PasswordSettings(BaseModel):
     memory_cost: int = Field(65_536, ge=8, description="Memory of argon2id, KiB")
 
 
-class Sources(BaseSettings):
-    """The environment beats `.env`, which beats a file of that name in /run/secrets."""
-
-    model_config = SettingsConfigDict(
-        env_nested_delimiter="_",
-        env_nested_max_split=1,
-        env_ignore_empty=True,
-        env_file=".env",
-        extra="ignore",
-        secrets_dir="/run/secrets",
-        secrets_dir_missing="ok",
-        hide_input_in_errors=True,
+class JobsSettings(BaseModel):
+    url: RedisUrl | None = Field(
+        None, description="URL of the Redis server that carries jobs; else that of REDIS_URL"
+    )
+    password: SecretStr | None = Field(None, description="Password, where that URL has none")
+    replicas: int = Field(1, ge=0, description="Job workers that share the database")
+    concurrency: int = Field(10, ge=1, description="Jobs that a job worker does at once")
+    timeout: Seconds = Field(30, description="Longest time for one job, s")
+    attempts: int = Field(12, ge=1, description="Attempts before a job is put aside as dead")
+    backoff: Seconds = Field(
+        5, description="Wait after the first failure, s; it doubles each time, up to an hour"
+    )
+    graceful_timeout: Seconds = Field(20, description="Time for running jobs at a stop, s")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="Port on which a job worker shows its metrics"
+    )
+    heartbeat: Path | None = Field(
+        None, description="File that a job worker touches while it lives, for health checks"
     )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        secrets = NestedSecretsSettingsSource(file_secret_settings, secrets_nested_delimiter="_")
-        return init_settings, env_settings, dotenv_settings, secrets
+
+class MailSettings(BaseModel):
+    url: MailUrl | None = Field(
+        None, description="Where mail goes: smtp://, smtps:// or, as files, file:///a/folder"
+    )
+    password: SecretStr | None = Field(None, description="Password, where that URL has none")
+    sender: Sender = Field("Books <books@example.com>", description="Whom mail is from")
+    timeout: Seconds = Field(10, description="Longest wait for the mail server, s")
 
 
-S = TypeVar("S", bound=Sources)
+class HttpSettings(BaseModel):
+    max_connections: int = Field(100, ge=1, description="Connections to other services, per worker")
+    keepalive: Seconds = Field(30, description="Idle time until such a connection is closed, s")
+    connect_timeout: Seconds = Field(1, description="Longest wait for such a connection, s")
+    read_timeout: Seconds = Field(5, description="Longest wait for the next bytes of an answer, s")
+    write_timeout: Seconds = Field(5, description="Longest wait until bytes are taken, s")
+    pool_timeout: Seconds = Field(1, description="Longest wait for one of those connections, s")
+    timeout: Seconds = Field(10, description="Longest exchange, with retries and body, s")
+    retries: Count = Field(2, description="Further attempts of a request that may be repeated")
+    backoff: Seconds = Field(0.05, description="Wait before the first of them, s; it doubles")
+    max_response: Count = Field(1_048_576, description="Largest body of an answer, bytes")
+    breaker_failures: int = Field(5, ge=1, description="Failures in a row that open the circuit")
+    breaker_open_for: Seconds = Field(10, description="Time until one request may try again, s")
+
+
+class OffersSettings(BaseModel):
+    sellers: SellerUrls = Field(
+        "", description="NAME=URL of each seller, with commas between; `{isbn13}` is the book's"
+    )
+    deadline: Seconds = Field(0.8, description="Longest wait for each seller, s")
+
+    @property
+    def all(self) -> list[Seller]:
+        return read_sellers(self.sellers)
 
 
 class Settings(Sources):
@@ -199,6 +217,10 @@ class Settings(Sources):
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     tokens: TokenSettings = Field(default_factory=TokenSettings)
     passwords: PasswordSettings = Field(default_factory=PasswordSettings)
+    http: HttpSettings = Field(default_factory=HttpSettings)
+    offers: OffersSettings = Field(default_factory=OffersSettings)
+    jobs: JobsSettings = Field(default_factory=JobsSettings)
+    mail: MailSettings = Field(default_factory=MailSettings)
 
     @property
     def ports(self) -> list[int]:
@@ -250,24 +272,3 @@ def _trusts_everybody(proxies: str) -> bool:
 def read_settings() -> Settings:
     """The settings, or SystemExit (code 1) with one line for each variable that is wrong."""
     return read(Settings)
-
-
-def read(kind: type[S]) -> S:
-    """The same for other `Sources`."""
-    try:
-        return kind()
-    except ValidationError as error:
-        lines = [f"  {_explain(fault)}" for fault in error.errors()]
-        raise SystemExit("\n".join(["The settings are not usable:", *lines])) from None
-    except (ValueError, OSError) as error:  # a file of them that cannot be read
-        raise SystemExit(f"The settings cannot be read: {error}") from None
-
-
-def _explain(fault: ErrorDetails) -> str:
-    name = "_".join(map(str, fault["loc"])).upper()
-    if fault["type"] in ("production", "same_port"):
-        return fault["msg"]
-    if fault["type"] == "missing":
-        # A group without any variable is reported as a whole; both groups require their URL.
-        return f"{name.removesuffix('_URL')}_URL: is not set; see docs/settings.md"
-    return f"{name}: {fault['msg']}"

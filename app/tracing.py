@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
+from typing import Any
 
 from fastapi.telemetry import TelemetryConfig
 from opentelemetry import trace
@@ -61,6 +62,18 @@ class Tracing:
         if text:
             attributes["db.query.text"] = text
         return _span(self._tracer, operation, attributes)
+
+    def http(self, method: str, server: str) -> AbstractContextManager[Any]:
+        """The current span while it lasts, so that the other side's are below it.
+
+        https://opentelemetry.io/docs/specs/semconv/http/http-spans/
+        """
+        if self._tracer is None:
+            return _NOTHING
+        attributes = {"http.request.method": method, "server.address": server}
+        return self._tracer.start_as_current_span(
+            method, kind=SpanKind.CLIENT, attributes=attributes, record_exception=False
+        )
 
 
 @contextmanager

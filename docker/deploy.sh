@@ -129,6 +129,15 @@ switch_to() {
     fail "it does not become healthy; the old one goes on"
 }
 
+# They answer nobody: they end what they do, and new ones go on with the rest.
+replace_job_workers() {
+    "${compose[@]}" up --detach --wait --no-recreate queue >/dev/null 2>&1 || true # seen below
+    "${compose[@]}" up --detach --wait --no-deps "$@" worker scheduler >/dev/null 2>&1 ||
+        fail "the service is replaced, but the job workers do not become healthy; see: docker compose" \
+            "-f docker-compose.yml logs worker scheduler"
+    say "replaced the job workers"
+}
+
 deploy() {
     local secret
     while read -r secret; do
@@ -161,9 +170,18 @@ exec 9<"$0"
 if command -v flock >/dev/null; then flock --nonblock 9 || fail "another one is running"; fi
 fresh=()
 case ${1:-} in
-deploy) deploy ;;
-rollback) rollback ;;
-roll) replace || fail "it does not become healthy; what runs goes on" ;;
+deploy)
+    deploy
+    replace_job_workers
+    ;;
+rollback)
+    rollback
+    replace_job_workers
+    ;;
+roll)
+    replace || fail "it does not become healthy; what runs goes on"
+    replace_job_workers --force-recreate
+    ;;
 *) fail "which of deploy, rollback, roll?" ;;
 esac
 say "done"

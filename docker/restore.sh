@@ -31,7 +31,7 @@ sql --execute 'DROP DATABASE IF EXISTS restored; CREATE DATABASE restored CHARAC
 gzip -dc "$file" | sql restored || fail "$file could not be read; nothing has changed"
 
 trap 'fail "the service is stopped; what was there is in $before. Try again"' ERR
-"${compose[@]}" stop api
+"${compose[@]}" stop api worker scheduler
 tables=$(sql --skip-column-names --execute "SELECT GROUP_CONCAT('restored.', table_name, ' TO books.',
     table_name) FROM information_schema.tables WHERE table_schema = 'restored'")
 sql --execute "DROP DATABASE IF EXISTS books; CREATE DATABASE books CHARACTER SET utf8mb4;
@@ -42,6 +42,6 @@ sql --execute "DROP DATABASE IF EXISTS books; CREATE DATABASE books CHARACTER SE
     'REDISCLI_AUTH=$(cat /run/secrets/redis_password) valkey-cli FLUSHALL' >/dev/null ||
     echo "restore: Valkey is away, and will be empty when it is back" >&2
 "${compose[@]}" run --rm --no-deps migrate
-"${compose[@]}" start api
-"${compose[@]}" up --detach --wait --no-deps --no-recreate api
+"${compose[@]}" start api worker scheduler
+"${compose[@]}" up --detach --wait --no-deps --no-recreate api worker scheduler
 echo "restore: done, from $file; what was there is in $before"

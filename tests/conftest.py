@@ -20,7 +20,18 @@ from starlette.types import Receive, Scope, Send
 from app import schema
 from app.database import create_engine
 from app.main import create_app
-from app.models import Author, Book, BookAuthor, RefreshToken, Review, User, UserSession
+from app.models import (
+    Author,
+    Base,
+    Book,
+    BookAuthor,
+    KeptAnswer,
+    OutboxEntry,
+    RefreshToken,
+    Review,
+    User,
+    UserSession,
+)
 from app.resources import Resources, open_resources
 from app.schemas.user import Role
 from app.servers.private import Server, ServerUnavailable, embedded_valkey, private_mariadb
@@ -34,14 +45,22 @@ from app.settings import (
 )
 from tests.accounts import add_account
 from tests.catalogue import Catalogue
+from tests.sellers import Sellers, running_sellers
 
+# What depends on others stands before them.
+MODELS: list[type[Base]] = [Review, BookAuthor, Book, Author, RefreshToken, UserSession, User]
+MODELS += [KeptAnswer, OutboxEntry]
 VAR = Path(__file__).parent.parent / "var"
 SETTINGS = (
     "CACHE_",
     "DATABASE_",
+    "HTTP_",
+    "JOBS_",
     "LIMITS_",
     "LOG_",
+    "MAIL_",
     "METRICS_",
+    "OFFERS_",
     "PASSWORDS_",
     "OTEL_",
     "REDIS_",
@@ -169,7 +188,7 @@ async def resources(settings: Settings) -> AsyncIterator[Resources]:
     async with open_resources(settings) as resources:
         yield resources
         async with resources["sessions"].write.begin() as session:
-            for model in (Review, BookAuthor, Book, Author, RefreshToken, UserSession, User):
+            for model in MODELS:
                 await session.execute(delete(model))
 
 
@@ -185,10 +204,29 @@ async def client_of(app: FastAPI, resources: Resources) -> AsyncIterator[httpx2.
         yield client
 
 
+@pytest.fixture(scope="session")
+def started_sellers() -> Iterator[Sellers]:
+    with running_sellers() as sellers:
+        yield sellers
+
+
+@pytest.fixture
+def sellers(started_sellers: Sellers) -> Sellers:
+    """Three that behave, until a test tells them not to."""
+    started_sellers.behave()
+    return started_sellers
+
+
+APPS: dict[str, FastAPI] = {}
+
+
 @pytest.fixture
 async def client(settings: Settings, resources: Resources) -> AsyncIterator[httpx2.AsyncClient]:
     """An anonymous client of the whole application."""
-    async with client_of(create_app(settings), resources) as client:
+    # To build one takes a tenth of a second; what it knows of the settings is no more than this.
+    known = f"{settings.request} {settings.log}"
+    app = APPS.get(known) or APPS.setdefault(known, create_app(settings))
+    async with client_of(app, resources) as client:
         yield client
 
 

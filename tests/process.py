@@ -27,8 +27,7 @@ class Service:
     @property
     def workers(self) -> list[int]:
         """The pids of the processes that Gunicorn has forked."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in children.read_text().split()]
+        return children(self.process.pid)
 
     def connections(self, worker: int) -> int:
         """How many clients a worker is connected with."""
@@ -61,6 +60,10 @@ class Service:
     async def wait_for(self, message: str, times: int = 1) -> None:
         """Until that many lines of the log hold the message."""
         await wait_until(lambda: len(self.messages(message)) >= times, f"{message} in the log")
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 async def wait_until(condition: Callable[[], bool], what: str) -> None:

@@ -41,11 +41,12 @@ class Prometheus:
 
 
 @contextmanager
-def scraping(target: str, folder: Path) -> Iterator[Prometheus]:
-    """Run Prometheus with our configuration and rules, but with `target`, and every second."""
+def scraping(target: str, jobs: str, folder: Path) -> Iterator[Prometheus]:
+    """Run Prometheus with our configuration and rules, but with these targets, and every second."""
     shutil.copytree(CONFIG, folder / "config")
     config = folder / "config" / "prometheus.yml"
     text = config.read_text().replace("127.0.0.1:8000", target)
+    text = text.replace("127.0.0.1:9100", jobs)
     config.write_text(text.replace("15s", f"{INTERVAL}s"))
     port = free_port()
     with (folder / "prometheus.log").open("wb") as log:

@@ -13,13 +13,14 @@ import pytest
 from sqlalchemy import delete, select, update
 
 from app.access_tokens import ALGORITHM, AccessTokens, Claims
+from app.accounts import users_of
 from app.main import create_app
 from app.models import RefreshToken, User
 from app.models.base import now
 from app.passwords import Passwords
 from app.resources import Resources, open_resources
 from app.schemas.user import Role
-from app.services.users import UserService
+from app.services.logins import LoginService
 from app.settings import LimitsSettings, PasswordSettings, Settings, TokenSettings
 from tests.accounts import add_account
 from tests.catalogue import Catalogue
@@ -155,13 +156,13 @@ async def test_unknown_account_costs_a_hash_too(
     client: httpx2.AsyncClient, resources: Resources, monkeypatch: pytest.MonkeyPatch
 ):
     hashed = []
-    verify = resources["passwords"]._hash.verify_and_update
+    verify = resources["passwords"]._hash.verify
 
     def counting(password: str, hash: str) -> Any:
         hashed.append(hash.split("$")[3])
         return verify(password, hash)
 
-    monkeypatch.setattr(resources["passwords"]._hash, "verify_and_update", counting)
+    monkeypatch.setattr(resources["passwords"]._hash, "verify", counting)
     await log_in(client, email="nobody@example.com")
 
     assert hashed == ["m=8,t=1,p=1"]
@@ -179,6 +180,34 @@ async def test_login_makes_the_hash_costlier_when_that_has_grown(
     assert (first.status_code, second.status_code) == (200, 200)
     assert hash is not None
     assert "m=16,t=2" in hash
+
+
+async def test_logins_at_once_all_succeed_though_one_makes_the_hash_anew(
+    settings: Settings, user: dict[str, Any], resources: Resources
+):
+    settings.passwords = PasswordSettings(time_cost=2, memory_cost=16)
+    async with open_resources(settings) as newer, client_of(create_app(settings), newer) as client:
+        answers = await asyncio.gather(*(log_in(client) for _ in range(10)))
+
+    assert [answer.status_code for answer in answers] == [200] * 10
+
+
+async def test_hash_that_another_login_made_anew_is_left_alone(
+    settings: Settings, user: dict[str, Any], resources: Resources
+):
+    settings.passwords = PasswordSettings(time_cost=2, memory_cost=16)
+    hashes = []
+    async with open_resources(settings) as newer:
+        logins = LoginService(
+            newer["sessions"], newer["cache"], newer["passwords"], newer["access_tokens"], ttl=60
+        )
+        for _ in range(2):
+            await logins.rehash(EMAIL, PASSWORD)
+            async with newer["sessions"].read() as session:
+                hashes.append(await session.scalar(select(User.password_hash)))
+
+    assert hashes[0] == hashes[1]
+    assert "m=16,t=2" in str(hashes[0])
 
 
 async def test_refresh_goes_on_with_new_tokens(client: httpx2.AsyncClient, user: dict[str, Any]):
@@ -292,8 +321,7 @@ async def test_role_changes_at_once(
     token = (await tokens_of(client))["access_token"]
     body = {"name": "Somebody"}
     before = await client.post("/v1/authors", json=body, headers=bearing(token))
-    users = UserService(resources["sessions"], resources["cache"], resources["passwords"])
-    await users.set_role(EMAIL, Role.EDITOR)
+    await users_of(resources).set_role(EMAIL, Role.EDITOR)
     after = await client.post("/v1/authors", json=body, headers=bearing(token))
 
     assert (before.status_code, after.status_code) == (403, 201)

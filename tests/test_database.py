@@ -156,14 +156,14 @@ async def test_budget_is_the_sum_over_replicas_and_workers(settings: Settings):
     budget = await connection_budget(settings.model_copy(update={"web": web}))
 
     assert budget is not None
-    assert budget.needed == 2 * 3 * (20 + 40)
+    assert budget.needed == 2 * 3 * (20 + 40) + 12
     assert budget.available > 0
     assert budget.fits == (budget.needed <= budget.available)
 
 
 def test_budget_that_does_not_fit_prints_its_sum():
-    budget = Budget(replicas=2, workers=4, connections=60, available=300)
+    budget = Budget(2, 4, 60, job_workers=1, job_connections=12, available=300)
 
     assert not budget.fits
     assert "2 replicas x 4 workers x 60 connections" in str(budget)
-    assert "= 480, and the server's max_connections is 300" in str(budget)
+    assert "1 job workers x 12 = 492, and the server's max_connections is 300" in str(budget)

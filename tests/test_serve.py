@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 from app.serve import EDITOR
+from tests.mail import read_mail
 from tests.process import ROOT, Service, free_port, wait_until
 
 
@@ -73,6 +74,7 @@ async def test_first_run_brings_everything_and_ctrl_c_leaves_nothing(checkout: P
     async with served(checkout) as service, httpx2.AsyncClient(base_url=service.url) as client:
         page = (await client.get("/v1/books", params={"limit": 100})).json()
         ready = (await client.get("/health/ready")).json()
+        offers = (await client.get("/v1/books/7/offers")).json()
         running = processes_of(checkout)
         service.signal(signal.SIGINT)
         await wait_until(lambda: service.process.poll() is not None, "the end")
@@ -84,11 +86,35 @@ async def test_first_run_brings_everything_and_ctrl_c_leaves_nothing(checkout: P
     assert f"SQLite in {checkout}/var/books.db" in output
     assert "200 books of classics.csv" in output
     assert f"{service.url}/docs" in output
+    assert "Sellers    http://127.0.0.1:" in output
+    assert len(offers["offers"]) == 3
     assert "Ctrl-C" in output
     assert "Traceback" not in output
     assert service.process.returncode == 0
     assert len(running) >= 4  # this command, Gunicorn, its workers and Valkey
     assert processes_of(checkout) == []
+
+
+async def test_mail_is_sent_by_a_job_worker_that_is_started_again(checkout: Path):
+    body = {"email": "mary@example.com", "name": "Mary", "password": "frankenstein"}
+    async with served(checkout) as service, httpx2.AsyncClient(base_url=service.url) as client:
+        await service.wait_for("Job worker started")
+        os.kill(job_worker_of(service), signal.SIGKILL)
+        await service.wait_for("Job worker started", 2)
+        answer = await client.post("/v1/users", json=body)
+        await wait_until(
+            lambda: body["email"] in {mail["To"] for mail in read_mail(checkout / "var/mail")},
+            "the mail",
+        )
+
+    assert answer.status_code == 201
+    assert "The job worker ended with -9; another one starts" in service.output.read_text()
+    assert service.process.returncode == 0
+
+
+def job_worker_of(service: Service) -> int:
+    """Of the processes that this command has forked, the last."""
+    return max(service.workers)
 
 
 async def test_second_run_keeps_the_data(checkout: Path):

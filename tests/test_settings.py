@@ -253,6 +253,29 @@ def test_good_production_settings_are_accepted(monkeypatch: pytest.MonkeyPatch):
     assert read_settings().environment == "production"
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAIL_URL", "mail.example"),
+        ("MAIL_URL", "smtp://"),
+        ("MAIL_URL", "smtp://host:99999"),
+        ("MAIL_URL", "smtp://host/folder"),
+        ("MAIL_URL", "file://host/folder"),
+        ("MAIL_SENDER", "Books"),
+        ("OFFERS_SELLERS", "https://seller.example/{isbn13}"),
+        ("OFFERS_SELLERS", "one=ftp://seller.example"),
+        ("OFFERS_SELLERS", "one=https://seller.example:99999/"),
+        ("OFFERS_SELLERS", "one=https://seller.example/{isbn}"),
+        ("OFFERS_SELLERS", "one=https://a.example,one=https://b.example"),
+    ],
+)
+def test_odd_addresses_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str):
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(SystemExit, match=rf"(?m)^  {name}: (is not|has for)"):
+        read_settings()
+
+
 @pytest.mark.parametrize("key", ["", DEVELOPMENT_KEY, "k" * 31])
 def test_production_refuses_a_weak_key(monkeypatch: pytest.MonkeyPatch, key: str):
     """An empty variable is the default, which is the development key."""
@@ -336,13 +359,14 @@ def test_check_names_every_server_that_does_not_answer(folder: Path, environment
         "DATABASE_URL": f"mariadb+asyncmy://books:hunter2@127.0.0.1:{port}/books",
         "DATABASE_READ_URL": f"mariadb+asyncmy://books:hunter2@127.0.0.1:{port}/replica",
         "REDIS_URL": f"redis://:hunter2@127.0.0.1:{port}",
+        "JOBS_URL": f"redis://127.0.0.1:{port}",
     }
 
     code, findings = check(folder, environment)
 
     assert code == 1
-    assert findings.keys() == {"settings", "database", "replica", "redis"}
-    for name in ("database", "replica", "redis"):
+    assert findings.keys() == {"settings", "database", "replica", "redis", "queue"}
+    for name in ("database", "replica", "redis", "queue"):
         assert findings[name].startswith("failed: ")
         assert str(port) in findings[name]
 

@@ -30,10 +30,12 @@ from benchmarks.client import Asked, ask
 from tests.accounts import editors_token
 from tests.catalogue import Catalogue
 from tests.conftest import Servers
+from tests.job_process import job_worker
 from tests.linearity import History, read_and_write
 from tests.metrics import scrape, total
 from tests.process import ROOT, Service, free_port, running, wait_until
 from tests.prometheus import Prometheus, scraping
+from tests.sellers import running_sellers
 
 # One database is enough here.
 pytestmark = pytest.mark.parametrize("empty_database", ["mariadb"], indirect=True)
@@ -87,8 +89,16 @@ class Minute:
 
 
 @pytest.fixture(scope="module")
+def sellers() -> Iterator[str]:
+    """The setting for some of which one is down."""
+    with running_sellers() as sellers:
+        sellers.behave("gamma", errors=1)
+        yield sellers.setting
+
+
+@pytest.fixture(scope="module")
 async def minute(
-    environment: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+    environment: dict[str, Any], sellers: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Minute]:
     """A minute of the service, with load, recycling, a reload and a Prometheus that scrapes it."""
     folder = tmp_path_factory.mktemp("minute")
@@ -97,10 +107,17 @@ async def minute(
         "WEB_MAX_REQUESTS": 8_000,
         "WEB_MAX_REQUESTS_JITTER": 1_000,
         "LOG_ACCESS_SAMPLE": 0.01,
+        "OFFERS_SELLERS": sellers,
         "REQUEST_MAX_WORKING": 500,  # nothing is refused where the machine has other things to do
     }
-    async with running(folder / "log", **variables) as service, asyncio.timeout(200):
-        with scraping(service.url.removeprefix("http://"), folder) as prometheus:
+    jobs = f"127.0.0.1:{free_port()}"
+    to_see = {"JOBS_METRICS_PORT": jobs.partition(":")[2], "MAIL_URL": f"file://{folder}/mail"}
+    async with (
+        running(folder / "log", **variables) as service,
+        job_worker(folder / "jobs.log", "--schedule", **environment | to_see),
+        asyncio.timeout(200),
+    ):
+        with scraping(service.url.removeprefix("http://"), jobs, folder) as prometheus:
             async with httpx2.AsyncClient(base_url=service.url) as client:
                 books = await add_books(client, token)
                 history = History()
@@ -130,7 +147,8 @@ async def minute(
                 prometheus=prometheus,
             )
             # From here on for the panels, beside tests that do not need the service.
-            with asking(service.url, ["/v1/books", "/health/ready", "/nowhere"]):
+            paths = ["/v1/books", "/health/ready", "/nowhere", f"{books[0]}/offers"]
+            with asking(service.url, paths):
                 yield minute
 
 
@@ -190,7 +208,7 @@ def is_settled(service: Service) -> bool:
 
 
 async def scrapes(prometheus: Prometheus) -> list[Any]:
-    [up] = await asyncio.to_thread(prometheus.query, "up[5m]")
+    [up] = await asyncio.to_thread(prometheus.query, 'up{job="api"}[5m]')
     return [value for _, value in up["values"] if value == "1"]
 
 

@@ -20,7 +20,7 @@ from app.workload import TOO_MUCH
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # W3C Trace Context, 3.2: version, trace id, parent id, flags; the ids are not all zeros.
 _TRACEPARENT = re.compile(
-    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})"
 )
 
 log = logging.getLogger("app.request")
@@ -48,6 +48,7 @@ class RequestMiddleware:
             await send({"type": "http.response.body", "body": body})
             return
         request = _context(scope)
+        request.deadline = start + self.timeout
         if self.traced:
             request.trace_id = current_trace_id()
         state["request_id"] = request.id
@@ -130,12 +131,13 @@ class RequestMiddleware:
 
 def _context(scope: Scope) -> RequestContext:
     id = trace_id = None
+    flags = "00"
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _SANE_ID.fullmatch(value):
             id = value.decode()
         elif name == b"traceparent" and (match := _TRACEPARENT.fullmatch(value)):
-            trace_id = match[1].decode()
-    return RequestContext(id or trace_id or _new_id(), trace_id, scope)
+            trace_id, flags = match[1].decode(), match[2].decode()
+    return RequestContext(id or trace_id or _new_id(), trace_id, scope, trace_flags=flags)
 
 
 def _new_id() -> str:

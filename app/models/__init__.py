@@ -4,6 +4,8 @@ from app.models.author import Author
 from app.models.base import Base
 from app.models.book import Book, BookAuthor
 from app.models.cache_epoch import CacheEpoch
+from app.models.kept_answer import KeptAnswer
+from app.models.outbox import OutboxEntry
 from app.models.review import Review
 from app.models.user import RefreshToken, User, UserSession
 
@@ -13,6 +15,8 @@ __all__ = [
     "Book",
     "BookAuthor",
     "CacheEpoch",
+    "KeptAnswer",
+    "OutboxEntry",
     "RefreshToken",
     "Review",
     "User",

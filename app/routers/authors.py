@@ -3,7 +3,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from app.cached_responses import cached
-from app.dependencies import Authors, EditableAuthors, Editor, Id, IfMatch
+from app.dependencies import Authors, EditableAuthors, Editor, Id, IfMatch, Once
 from app.etag import etag_of
 from app.routing import Route, problems
 from app.schemas.author import AuthorCreate, AuthorQuery, AuthorRead, AuthorUpdate
@@ -26,9 +26,9 @@ async def get_author(author_id: Id, authors: Authors) -> AuthorRead:
 
 @router.post("", status_code=201, responses=problems(401, 403, 409, 413), dependencies=[Editor])
 async def create_author(
-    body: AuthorCreate, authors: EditableAuthors, response: Response
+    body: AuthorCreate, authors: EditableAuthors, once: Once, response: Response
 ) -> AuthorRead:
-    author = await authors.create(body)
+    author = await authors.create(body, once)
     response.headers["Location"] = f"/v1/authors/{author.id}"
     response.headers["ETag"] = etag_of(author)
     return author

@@ -3,7 +3,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from app.cached_responses import cached
-from app.dependencies import Books, EditableBooks, Editor, Id, IfMatch
+from app.dependencies import Books, EditableBooks, Editor, Id, IfMatch, Once
 from app.etag import etag_of
 from app.routing import Route, problems
 from app.schemas.book import BookCreate, BookQuery, BookRead, BookUpdate
@@ -25,8 +25,10 @@ async def get_book(book_id: Id, books: Books) -> BookRead:
 
 
 @router.post("", status_code=201, responses=problems(401, 403, 409, 413), dependencies=[Editor])
-async def create_book(body: BookCreate, books: EditableBooks, response: Response) -> BookRead:
-    book = await books.create(body)
+async def create_book(
+    body: BookCreate, books: EditableBooks, once: Once, response: Response
+) -> BookRead:
+    book = await books.create(body, once)
     response.headers["Location"] = f"/v1/books/{book.id}"
     response.headers["ETag"] = etag_of(book)
     return book

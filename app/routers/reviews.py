@@ -3,7 +3,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from app.cached_responses import cached
-from app.dependencies import CurrentAccount, EditableReviews, Id, Reviews
+from app.dependencies import CurrentAccount, EditableReviews, Id, Once, Reviews
 from app.routing import Route, problems
 from app.schemas.page import Page
 from app.schemas.review import ReviewCreate, ReviewQuery, ReviewRead, ReviewUpdate
@@ -31,9 +31,10 @@ async def create_review(
     body: ReviewCreate,
     account: CurrentAccount,
     reviews: EditableReviews,
+    once: Once,
     response: Response,
 ) -> ReviewRead:
-    review = await reviews.create(book_id, account.user, body)
+    review = await reviews.create(book_id, account.user, body, once)
     response.headers["Location"] = f"/v1/books/{book_id}/reviews/{review.id}"
     return review
 

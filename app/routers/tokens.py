@@ -1,23 +1,29 @@
-from fastapi import APIRouter
+from fastapi import APIRouter, BackgroundTasks
 
-from app.dependencies import CurrentAccount, LoginForm, Logins
+from app.dependencies import CurrentAccount, LoginForm, Logins, Once
 from app.routing import Route, limited, problems
 from app.schemas.token import TokenRefresh, TokensRead
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"], route_class=Route)
 
 
-@router.post("", responses=problems(401, 413))
+@router.post("", responses=problems(401, 409, 413))
 @limited("login")
-async def create_tokens(form: LoginForm, logins: Logins) -> TokensRead:
+async def create_tokens(
+    form: LoginForm, logins: Logins, once: Once, background: BackgroundTasks
+) -> TokensRead:
     """Log in: `username` is the e-mail address."""
-    return await logins.log_in(form.username, form.password)
+    login = await logins.log_in(form.username, form.password, once)
+    if login.outdated:
+        # After the answer. If it is lost, the next login does it: nothing to write down.
+        background.add_task(logins.rehash, form.username, form.password)
+    return login.tokens
 
 
-@router.post("/refresh", responses=problems(401, 413))
-async def refresh_tokens(body: TokenRefresh, logins: Logins) -> TokensRead:
+@router.post("/refresh", responses=problems(401, 409, 413))
+async def refresh_tokens(body: TokenRefresh, logins: Logins, once: Once) -> TokensRead:
     """Each refresh token is good once; used again, it ends the session."""
-    return await logins.refresh(body.refresh_token)
+    return await logins.refresh(body.refresh_token, once)
 
 
 @router.delete("", status_code=204, responses=problems(401))

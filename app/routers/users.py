@@ -1,7 +1,8 @@
 from fastapi import APIRouter, Response
 
-from app.dependencies import CurrentAccount, Users
+from app.dependencies import CurrentAccount, Dashboard, Once, Users
 from app.routing import Route, limited, problems
+from app.schemas.dashboard import DashboardRead
 from app.schemas.user import UserCreate, UserRead, UserUpdate
 
 router = APIRouter(prefix="/v1/users", tags=["users"], route_class=Route)
@@ -9,8 +10,8 @@ router = APIRouter(prefix="/v1/users", tags=["users"], route_class=Route)
 
 @router.post("", status_code=201, responses=problems(409, 413))
 @limited("login")
-async def create_user(body: UserCreate, users: Users, response: Response) -> UserRead:
-    user = await users.create(body)
+async def create_user(body: UserCreate, users: Users, once: Once, response: Response) -> UserRead:
+    user = await users.create(body, once=once)
     response.headers["Location"] = "/v1/users/me"
     return user
 
@@ -18,6 +19,11 @@ async def create_user(body: UserCreate, users: Users, response: Response) -> Use
 @router.get("/me", responses=problems(401))
 async def get_current_user(account: CurrentAccount) -> UserRead:
     return account.user
+
+
+@router.get("/me/dashboard", responses=problems(401))
+async def get_dashboard(account: CurrentAccount, dashboard: Dashboard) -> DashboardRead:
+    return await dashboard.of_user(account.user)
 
 
 @router.patch("/me", responses=problems(401, 409, 413))

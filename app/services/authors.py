@@ -7,6 +7,7 @@ from sqlalchemy.orm import selectinload
 
 from app.cache import Cache
 from app.errors import Conflict, NotFound
+from app.idempotency import ALWAYS, Once
 from app.models import Author, Book, BookAuthor
 from app.models.words import words_of
 from app.schemas.author import AuthorCreate, AuthorQuery, AuthorRead, AuthorUpdate
@@ -41,11 +42,12 @@ class AuthorService:
         items = authors[: query.limit]
         return Page(items=items, next=order.cursor(items[-1]) if items != authors else None)
 
-    async def create(self, body: AuthorCreate) -> AuthorRead:
+    async def create(self, body: AuthorCreate, once: Once = ALWAYS) -> AuthorRead:
+        if (known := await once.known(self.session, AuthorRead)) is not None:
+            return known
         author = Author(name=body.name)
         self.session.add(author)
-        await self._commit(author)
-        return AuthorRead.model_validate(author, from_attributes=True)
+        return await self._commit(author, once=once)
 
     async def update(
         self, author_id: int, body: AuthorUpdate, expected: ExpectedTags = None
@@ -65,8 +67,7 @@ class AuthorService:
                 book.words = " ".join(words_of(book.title, *names))
                 book.version += 1
         author.version += 1
-        await self._commit(author, books)
-        return AuthorRead.model_validate(author, from_attributes=True)
+        return await self._commit(author, books)
 
     async def delete(self, author_id: int) -> None:
         author = await self._lock(author_id)
@@ -93,12 +94,17 @@ class AuthorService:
         )
         return found.all()
 
-    async def _commit(self, author: Author, books: Sequence[Book] = ()) -> None:
+    async def _commit(
+        self, author: Author, books: Sequence[Book] = (), once: Once = ALWAYS
+    ) -> AuthorRead:
         name = author.name
         try:
             await self.session.flush()
+            stored = AuthorRead.model_validate(author, from_attributes=True)
+            await once.keep(self.session, stored)
             tags = ["authors", f"author:{author.id}", *(f"book:{book.id}" for book in books)]
             async with self.cache.invalidating(*tags, *(["books"] if books else [])):
                 await self.session.commit()
         except IntegrityError as error:
             raise Conflict(f"There is an author named {name} already") from error
+        return stored

@@ -10,6 +10,7 @@ from sqlalchemy.orm import selectinload
 
 from app.cache import Cache
 from app.errors import Conflict, Invalid, NotFound
+from app.idempotency import ALWAYS, Once
 from app.models import Author, Book, BookAuthor
 from app.models.words import has_words, search, words_of
 from app.schemas.book import BookCreate, BookQuery, BookRead, BookUpdate
@@ -64,11 +65,13 @@ class BookService:
         items = books[: query.limit]
         return Page(items=items, next=order.cursor(items[-1]) if items != books else None)
 
-    async def create(self, body: BookCreate) -> BookRead:
+    async def create(self, body: BookCreate, once: Once = ALWAYS) -> BookRead:
+        if (known := await once.known(self.session, BookRead)) is not None:
+            return known
         book = Book(**body.model_dump(exclude={"author_ids"}))
         _set_authors(book, await self._lock_authors(body.author_ids))
         self.session.add(book)
-        return await self._store(book)
+        return await self._store(book, once)
 
     async def update(
         self, book_id: int, body: BookUpdate, expected: ExpectedTags = None
@@ -112,7 +115,7 @@ class BookService:
                 raise Invalid(f"Author {author_id} does not exist", ("body", "author_ids"))
         return [authors[author_id] for author_id in dict.fromkeys(author_ids)]
 
-    async def _store(self, book: Book) -> BookRead:
+    async def _store(self, book: Book, once: Once = ALWAYS) -> BookRead:
         try:
             await self.session.flush()
         except IntegrityError as error:
@@ -120,6 +123,7 @@ class BookService:
             raise Conflict("Another book has this ISBN") from error
         # Read before the commit: nothing may fail, or change, between it and the answer.
         stored = await self.get(book.id)
+        await once.keep(self.session, stored)
         # The id of a new book as well: that it does not exist may have been cached.
         async with self.cache.invalidating("books", f"book:{book.id}"):
             await self.session.commit()

@@ -1,7 +1,7 @@
 import secrets
 from datetime import timedelta
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -10,6 +10,7 @@ from app.access_tokens import AccessTokens, Claims
 from app.cache import Cache
 from app.database import Sessions
 from app.errors import Unauthorized
+from app.idempotency import ALWAYS, Once
 from app.models import RefreshToken, User, UserSession
 from app.models.base import now
 from app.passwords import Passwords
@@ -19,6 +20,11 @@ REFUSED = "The e-mail address or the password is wrong"
 SESSIONS: Any = UserSession.__table__
 TOKENS: Any = RefreshToken.__table__
 ENDED = "The refresh token is not valid any more; log in"
+
+
+class Login(NamedTuple):
+    tokens: TokensRead
+    outdated: bool  # the hash of its password
 
 
 class LoginService:
@@ -34,30 +40,57 @@ class LoginService:
         self.tokens = tokens
         self.ttl = timedelta(seconds=ttl)
 
-    async def log_in(self, email: str, password: str) -> TokensRead:
+    async def log_in(self, email: str, password: str, once: Once = ALWAYS) -> Login:
+        once = once.owned_by(email)
+        # Between reading a hash and the lock it may have been made anew; a second time is bad luck.
+        login = await self._log_in(email, password, once)
+        login = login or await self._log_in(email, password, once)
+        if login is None:
+            raise Unauthorized(REFUSED)
+        return login
+
+    async def _log_in(self, email: str, password: str, once: Once) -> Login | None:
+        """None where the password was changed meanwhile."""
         found = select(User.id, User.password_hash).where(User.email == email.lower())
-        async with self.sessions.read() as reading:
+        async with self.sessions.current() as reading:
             user = (await reading.execute(found)).first()
         verified = await self.passwords.verify(password, user and user.password_hash)
         if user is None or not verified.matches:
             raise Unauthorized(REFUSED)
         same = (User.id == user.id) & (User.password_hash == user.password_hash)
         async with self.sessions.write() as session:
+            if (known := await once.known(session, TokensRead)) is not None:
+                return Login(known, outdated=False)
             if await session.scalar(select(User.id).where(same).with_for_update()) is None:
-                raise Unauthorized(REFUSED)  # it was changed meanwhile
-            if verified.new_hash is not None:
-                new = {"password_hash": verified.new_hash}
-                await session.execute(update(User).where(same).values(new))
+                return None
             values = {"user_id": user.id, "created_at": now()}
             login: Any = await session.execute(insert(SESSIONS), values)
             tokens = await self._tokens(session, user.id, login.inserted_primary_key[0])
+            await once.keep(session, tokens)
             await session.commit()
-        return tokens
+        return Login(tokens, verified.outdated)
 
-    async def refresh(self, token: str) -> TokensRead:
+    async def rehash(self, email: str, password: str) -> None:
+        """Hash it at what that costs now; without it, the next login would."""
+        this = User.email == email.lower()
+        async with self.sessions.read() as reading:
+            old = await reading.scalar(select(User.password_hash).where(this))
+        verified = await self.passwords.verify(password, old)
+        if not verified.matches or not verified.outdated:
+            return  # it was changed meanwhile, or another login had it made anew
+        values = {"password_hash": await self.passwords.hash(password)}
+        async with self.sessions.write() as session:
+            same = this & (User.password_hash == old)
+            await session.execute(update(User).where(same).values(values))
+            await session.commit()
+
+    async def refresh(self, token: str, once: Once = ALWAYS) -> TokensRead:
         digest = _digest(token)
         this = RefreshToken.digest == digest
+        once = once.owned_by(digest)
         async with self.sessions.write() as session:
+            if (known := await once.known(session, TokensRead)) is not None:
+                return known
             # First of all, so that of two who come at once one finds it used.
             unused = this & RefreshToken.used_at.is_(None)
             used = await session.execute(update(RefreshToken).where(unused).values(used_at=now()))
@@ -71,10 +104,12 @@ class LoginService:
                 raise Unauthorized(ENDED)
             if not used.rowcount or login.expires_at < now():  # type: ignore[attr-defined]
                 # Too old, or used twice: by its owner and by a thief, and nobody can say which of
-                # them this is.
+                # them this is. Nothing else of this is kept, the key of the request least of all.
+                await session.rollback()
                 await self._end(session, login.id)
                 raise Unauthorized(ENDED)
             tokens = await self._tokens(session, login.user_id, login.id)
+            await once.keep(session, tokens)
             await session.commit()
         return tokens
 

@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.cache import Cache
 from app.errors import Conflict, Forbidden, NotFound
+from app.idempotency import ALWAYS, Once
 from app.models import Book, Review, User
 from app.schemas.page import Page
 from app.schemas.review import ReviewCreate, ReviewQuery, ReviewRead, ReviewUpdate
@@ -45,7 +46,15 @@ class ReviewService:
         items = reviews[: query.limit]
         return Page(items=items, next=ORDER.cursor(items[-1]) if items != reviews else None)
 
-    async def create(self, book_id: int, user: UserRead, body: ReviewCreate) -> ReviewRead:
+    async def latest_of(self, user_id: int, limit: int) -> list[ReviewRead]:
+        wanted = REVIEW.where(REVIEWS.c.user_id == user_id).order_by(REVIEWS.c.id.desc())
+        return [_read(row) for row in await self.session.execute(wanted.limit(limit))]
+
+    async def create(
+        self, book_id: int, user: UserRead, body: ReviewCreate, once: Once = ALWAYS
+    ) -> ReviewRead:
+        if (known := await once.known(self.session, ReviewRead)) is not None:
+            return known
         await self._lock_book(book_id)
         review = Review(book_id=book_id, user_id=user.id, **body.model_dump())
         self.session.add(review)
@@ -54,7 +63,7 @@ class ReviewService:
         except IntegrityError as error:
             raise Conflict(f"You have reviewed book {book_id} already; change that") from error
         await self._count(book_id, count=1, total=body.rating)
-        return await self._commit(review)
+        return await self._commit(review, once)
 
     async def update(
         self, book_id: int, review_id: int, user: UserRead, body: ReviewUpdate
@@ -102,9 +111,10 @@ class ReviewService:
             .execution_options(synchronize_session=False)
         )
 
-    async def _commit(self, review: Review) -> ReviewRead:
+    async def _commit(self, review: Review, once: Once = ALWAYS) -> ReviewRead:
         await self.session.flush()
         read = await self.get(review.book_id, review.id)
+        await once.keep(self.session, read)
         async with self.cache.invalidating(*_tags(read.book_id)):
             await self.session.commit()
         return read

@@ -4,8 +4,11 @@ from sqlalchemy.exc import IntegrityError
 from app.cache import Cache
 from app.database import Sessions
 from app.errors import Conflict, Invalid, NotFound
+from app.idempotency import ALWAYS, Once
 from app.models import User, UserSession
+from app.outbox import Outbox
 from app.passwords import Passwords
+from app.schemas.job import SendWelcome
 from app.schemas.user import Account, Role, UserCreate, UserRead, UserUpdate
 
 TABLE = User.__table__
@@ -15,10 +18,21 @@ COLUMNS = [TABLE.c[name] for name in UserRead.model_fields]
 class UserService:
     """Passwords are hashed before a session is opened: nobody waits with a connection in hand."""
 
-    def __init__(self, sessions: Sessions, cache: Cache, passwords: Passwords) -> None:
+    def __init__(
+        self, sessions: Sessions, cache: Cache, passwords: Passwords, outbox: Outbox
+    ) -> None:
         self.sessions = sessions
         self.cache = cache
         self.passwords = passwords
+        self.outbox = outbox
+
+    async def get(self, user_id: int) -> UserRead:
+        async with self.sessions.current() as session:
+            rows = await session.execute(select(*COLUMNS).where(User.id == user_id))
+            user = rows.mappings().first()
+        if user is None:
+            raise NotFound(f"Account {user_id} does not exist")
+        return UserRead(**user)
 
     async def of_session(self, user_id: int, session_id: int) -> Account:
         """Raises NotFound once the session has ended."""
@@ -30,16 +44,28 @@ class UserService:
             tags=[f"user:{user_id}", f"session:{session_id}"],
         )
 
-    async def create(self, body: UserCreate, role: Role = Role.READER) -> UserRead:
+    async def create(
+        self, body: UserCreate, role: Role = Role.READER, once: Once = ALWAYS
+    ) -> UserRead:
+        once = once.owned_by(body.email)
         password_hash = await self.passwords.hash(body.password)
         user = User(email=body.email, name=body.name, password_hash=password_hash, role=role)
         async with self.sessions.write() as session:
+            if (known := await once.known(session, UserRead)) is not None:
+                return known
             session.add(user)
             try:
-                await session.commit()
+                await session.flush()
             except IntegrityError as error:
                 raise Conflict(f"There is an account for {body.email} already") from error
-        return UserRead.model_validate(user, from_attributes=True)
+            made = UserRead.model_validate(user, from_attributes=True)
+            await once.keep(session, made)
+            welcome = await self.outbox.write(
+                session, SendWelcome(user_id=user.id), key=f"welcome-{user.id}"
+            )
+            await session.commit()
+        self.outbox.relay(welcome)
+        return made
 
     async def update(self, account: Account, body: UserUpdate) -> UserRead:
         changes = body.model_dump(exclude_unset=True, exclude={"password", "current_password"})

@@ -84,6 +84,16 @@ class Stack:
             answer = client.post("/v1/tokens", data=form)
         return self.client(Authorization=f"Bearer {answer.json()['access_token']}")
 
+    def register(self, name: str) -> None:
+        body = {"email": f"{name}@example.com", "name": name, "password": "a long password"}
+        with self.client() as client:
+            answer = client.post("/v1/users", json=body)
+        assert answer.status_code == 201, answer.text
+
+    def got_mail(self, name: str) -> bool:
+        """Of a job worker that writes it to its files."""
+        return self.inside("worker", f"grep -q 'To: {name}@' /tmp/mail/*.eml").returncode == 0
+
     def ready(self) -> None:
         """Until the database answers again."""
         with self.client(**{"Cache-Control": "no-cache"}) as client:

@@ -58,6 +58,25 @@ def test_edit_of_the_source_is_served(development: Stack):
         )
 
 
+def test_mail_is_caught_and_shown(development: Stack):
+    development.register("mary")
+
+    wait_until(
+        lambda: "To: mary@example.com" in development.compose("logs", "--no-log-prefix", "mail"),
+        "her mail",
+    )
+
+
+def test_edit_of_a_job_is_taken_up_by_the_worker(development: Stack):
+    source = development.folder / "app" / "job_worker.py"
+    source.write_text(source.read_text().replace("Job worker started", "Edited worker started"))
+
+    wait_until(
+        lambda: "Edited worker" in development.compose("logs", "--no-log-prefix", "worker"),
+        "the edited worker",
+    )
+
+
 def test_statements_and_debugger_are_there_when_asked_for(development: Stack):
     development.compose("up", "--detach", "--wait", ECHO="1", DEBUGGER="1")
     with development.client() as client:

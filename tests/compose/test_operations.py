@@ -39,6 +39,16 @@ def failures(stack: Stack, seen: Load) -> list[str]:
     return [failure for failure in seen.failures if lingers or CUT not in failure]
 
 
+def image_of(stack: Stack, service: str) -> str:
+    [container] = stack.containers(service)
+    return str(stack.inspect(container)["Image"])
+
+
+def previous(stack: Stack) -> str:
+    """The image that a rollback has put away."""
+    return f"{stack.variables['IMAGE']}:previous"
+
+
 async def test_deploy_and_rollback_under_load_fail_no_request(production: Stack):
     before = version(production)
     old = production.containers("api")
@@ -47,6 +57,7 @@ async def test_deploy_and_rollback_under_load_fail_no_request(production: Stack)
         await seen.until(100)
         deployed = await make(production, "deploy")
         new = production.containers("api")
+        workers = {image_of(production, name) for name in ("worker", "scheduler")}
         after = version(production)
         rolled = await make(production, "rollback")
         await seen.until(100)
@@ -55,6 +66,7 @@ async def test_deploy_and_rollback_under_load_fail_no_request(production: Stack)
     assert seen.answers.keys() == {200}
     assert (seen.refused, failures(production, seen)) == (0, [])
     assert (after, version(production)) == ("9.9.9", before)
+    assert workers == {production.done("docker", "inspect", "-f", "{{.Id}}", previous(production))}
     assert len(new) == 3
     assert not set(old) & set(new)
     assert not set(new) & set(production.containers("api"))
@@ -304,7 +316,7 @@ async def test_old_key_of_tokens_counts_while_it_is_named(production: Stack):
     assert (during.status_code, after.status_code) == (200, 401)
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 async def test_secrets_change_as_the_runbook_says(production: Stack, number: int):
     before = {file.name: file.read_text() for file in (production.folder / "secrets").iterdir()}
     block = commands("Other secrets")[number]
@@ -320,7 +332,8 @@ async def test_secrets_change_as_the_runbook_says(production: Stack, number: int
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {["tokens_key", "database_password", "redis_password"][number]}
+    names = ["tokens_key", "database_password", "redis_password", "jobs_password"]
+    assert changed == {names[number]}
     assert written.status_code == 201
     assert cached[1] == "HIT"
     assert seen.answers.keys() == {200}

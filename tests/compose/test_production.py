@@ -14,7 +14,7 @@ import pytest
 
 from tests.compose.stack import Stack, wait_until
 
-SERVICES = ("nginx", "api", "mariadb", "valkey")
+SERVICES = ("nginx", "api", "worker", "scheduler", "mariadb", "valkey", "queue")
 
 
 def test_nginx_answers_with_what_the_service_says(production: Stack):
@@ -166,7 +166,7 @@ def test_image_has_no_compiler_and_no_cache_of_packages(production: Stack):
 def test_secrets_are_in_no_variable_and_no_argument(production: Stack):
     folder = production.folder / "secrets"
     passwords = [file.read_text() for file in folder.iterdir()]
-    assert len(set(passwords)) == 5
+    assert len(set(passwords)) == 6
     assert all(len(password) >= 40 for password in passwords)
     assert folder.stat().st_mode & 0o077 == 0
 
@@ -187,13 +187,15 @@ def test_only_nginx_is_published(production: Stack):
     ("network", "reaches"),
     [
         ("edge", {"nginx"}),
-        ("web", {"nginx", "api"}),
-        ("data", {"api", "mariadb", "valkey"}),
+        ("web", {"nginx", "api", "worker"}),
+        ("data", {"api", "worker", "mariadb", "valkey", "queue"}),
+        ("outbound", {"api", "worker"}),
     ],
 )
 def test_networks_are_apart(production: Stack, network: str, reaches: set[str]):
     """From a container of each network, by name and by address."""
-    ports = {"nginx": 8080, "api": 8000, "mariadb": 3306, "valkey": 6379}
+    ports = {"nginx": 8080, "api": 8000, "worker": 9000}
+    ports |= {"mariadb": 3306, "valkey": 6379, "queue": 6379}
     addresses = {
         service: [
             net["IPAddress"]
@@ -223,7 +225,7 @@ for service, addresses in {addresses}.items():
 
 
 def test_database_has_no_way_out(production: Stack):
-    for service in ("mariadb", "valkey", "api"):
+    for service in ("mariadb", "valkey", "queue", "scheduler"):
         routes = production.inside(service, "cat /proc/net/route").stdout.splitlines()[1:]
         assert routes
         assert not [route for route in routes if route.split()[1] == "00000000"], service
@@ -245,10 +247,10 @@ def test_prometheus_finds_every_container(production: Stack):
 
         def healthy() -> bool:
             targets = client.get("/api/v1/targets").json()["data"]["activeTargets"]
-            states = [target["health"] for target in targets if target["labels"]["job"] == "api"]
-            return states == ["up"] * 3
+            ours = [target for target in targets if target["labels"]["job"] in ("api", "jobs")]
+            return [target["health"] for target in ours] == ["up"] * 4
 
-        wait_until(healthy, "three targets to be scraped")
+        wait_until(healthy, "three containers of the service and a job worker to be scraped")
         rules = client.get("/api/v1/rules").json()["data"]["groups"]
     assert rules
     production.compose("rm", "--stop", "--force", "prometheus")
@@ -302,3 +304,42 @@ def test_https_where_certificates_are_mounted(production: Stack, tmp_path: Path)
     assert (plain.status_code, protocol) == (308, "h2")
     assert plain.headers["Location"] == f"https://127.0.0.1:{port}/v1/books?limit=1"
     production.compose("up", "--detach", "--wait", "--no-deps", "nginx")
+
+
+def test_who_registers_gets_a_welcome_from_the_job_worker(production: Stack):
+    production.register("mary")
+
+    wait_until(lambda: production.got_mail("mary"), "her mail")
+
+
+def test_jobs_are_on_a_server_that_evicts_nothing_and_keeps_what_it_has(production: Stack):
+    cli = "REDISCLI_AUTH=$(cat /run/secrets/redis_password) valkey-cli"
+    policy = production.inside("queue", f"{cli} CONFIG GET maxmemory-policy").stdout.split()
+    before = int(production.inside("queue", f"{cli} XLEN books:jobs").stdout)
+    production.compose("restart", "queue")
+    after = int(production.inside("queue", f"{cli} XLEN books:jobs").stdout)
+    cached = production.inside("valkey", f"{cli} EXISTS books:jobs").stdout.strip()
+    production.register("percy")
+
+    assert policy == ["maxmemory-policy", "noeviction"]
+    assert after >= before > 0
+    assert cached == "0"
+    wait_until(lambda: production.got_mail("percy"), "mail by a worker that found it again")
+
+
+def test_registration_while_there_is_no_worker_is_welcomed_by_the_next(production: Stack):
+    production.compose("kill", "worker", "queue")
+    production.register("claire")
+    production.compose("up", "--detach", "--wait")
+
+    wait_until(lambda: production.got_mail("claire"), "her mail")
+
+
+def test_worker_whose_heart_does_not_beat_is_unhealthy(production: Stack):
+    [container] = production.containers("worker")
+    test = production.inspect(container)["Config"]["Healthcheck"]["Test"][1]
+    production.inside("worker", "touch -d '1 minute ago' /tmp/old")
+    old = production.inside("worker", test.replace("/tmp/heartbeat", "/tmp/old"))
+    fresh = production.inside("worker", test)
+
+    assert (old.returncode, fresh.returncode) == (1, 0)

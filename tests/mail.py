@@ -1,0 +1,61 @@
+"""A mail server in a process of its own, and the mail that it got."""
+
+import email
+import email.policy
+import socket
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.message import EmailMessage
+from pathlib import Path
+
+from tests.process import ROOT, TIMEOUT, free_port
+
+
+def read_mail(folder: Path) -> list[EmailMessage]:
+    """All .eml files, or all messages of a Maildir."""
+    files = [*folder.glob("*.eml"), *(folder / "new").glob("*")]
+    return [
+        email.message_from_bytes(file.read_bytes(), policy=email.policy.default) for file in files
+    ]
+
+
+class Refusing:
+    """Knows nobody."""
+
+    @classmethod
+    def from_cli(cls, parser: ArgumentParser, *arguments: str) -> "Refusing":
+        return cls()
+
+    async def handle_RCPT(self, *details: object) -> str:  # noqa: N802 - SMTP's command
+        return "550 There is nobody of that name"
+
+
+@contextmanager
+def mail_server(maildir: Path, handler: str = "aiosmtpd.handlers.Mailbox") -> Iterator[str]:
+    """Its URL."""
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    arguments = ["-n", "-l", address, "-c", handler, str(maildir)]
+    command = [sys.executable, "-W", "ignore", "-m", "aiosmtpd", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT)
+    try:
+        _wait_for(port)
+        yield f"smtp://{address}"
+    finally:
+        process.terminate()
+        process.wait(TIMEOUT)
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline, "waited for the mail server"
+            time.sleep(0.05)

@@ -3,7 +3,6 @@
 from fastapi import FastAPI
 
 from app.errors import add_error_handlers
-from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.request import RequestMiddleware
 from app.openapi import document_problems
 from app.resources import open_resources
@@ -39,8 +38,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
     )
-    # The last one added stands outermost.
-    app.add_middleware(BodyLimitMiddleware, settings=settings.request)
     app.add_middleware(RequestMiddleware, settings=settings)
     add_error_handlers(app)
     # Routes are tried in this order: what is asked most stands first.

@@ -19,6 +19,7 @@ from starlette.datastructures import QueryParams
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.body_limit import limit_body, usual
 from app.cache import Admit, admit_all, fingerprint
 from app.cached_responses import CachedHandler, Caching
 from app.errors import TooManyRequests
@@ -82,18 +83,22 @@ class ProbeRoute(APIRoute):
 class Route(ProbeRoute):
     """Also keeps to what a client may ask for and a worker can do, and answers from the cache.
 
-    See `limited` and, in app/cached_responses.py, `cached`.
+    See `limited`; in app/cached_responses.py, `cached`; in app/body_limit.py, `max_body`.
     """
 
     def __init__(self, path: str, *args: Any, **options: Any) -> None:
         super().__init__(path, *args, **options)
-        usual = Policed("reads" if "GET" in (self.methods or ()) else "writes")
-        self.policed: Policed = getattr(self.endpoint, "policed", usual)
+        policed = Policed("reads" if "GET" in (self.methods or ()) else "writes")
+        self.policed: Policed = getattr(self.endpoint, "policed", policed)
+        self.max_body = getattr(self.endpoint, "max_body", usual)
         caching: Caching | None = getattr(self.endpoint, "caching", None)
         self.responses = problems(HTTPStatus.TOO_MANY_REQUESTS) | self.responses
         if caching:
             self.app = self._cached(caching)
             self.responses |= {304: {"description": "What you have still holds"}}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().handle(scope, limit_body(scope, receive, self.max_body), send)
 
     def get_route_handler(self) -> Handler:
         handler = super().get_route_handler()

@@ -1,0 +1,61 @@
+"""How large a request's body may be; FastAPI's own limit answers in plain text."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope
+
+from app.settings import Settings
+
+BODILESS = {"GET", "HEAD"}
+
+MaxBody = Callable[[Settings], int]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def usual(settings: Settings) -> int:
+    return settings.request.max_body
+
+
+def max_body(most: MaxBody) -> Callable[[F], F]:
+    """Let this handler's requests have so many bytes, instead of REQUEST_MAX_BODY."""
+
+    def mark(handler: F) -> F:
+        handler.max_body = most  # type: ignore[attr-defined]
+        return handler
+
+    return mark
+
+
+def limit_body(scope: Scope, receive: Receive, most: MaxBody) -> Receive:
+    """A `receive` for this request; this, or what it gives, raises HTTPException (413)."""
+    if scope["method"] in BODILESS:
+        return receive
+    limit = most(scope["state"]["settings"])
+    if _content_length(scope) > limit:
+        raise _too_large(limit)
+    received = 0
+
+    async def limited_receive() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise _too_large(limit)
+        return message
+
+    return limited_receive
+
+
+def _too_large(limit: int) -> HTTPException:
+    # FastAPI reads bodies, and takes any error but this one for a body that is no JSON.
+    return HTTPException(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body may have at most {limit} bytes"
+    )
+
+
+def _content_length(scope: Scope) -> int:
+    """Zero where a chunked body does not say; the server has checked that it is a number."""
+    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
 
 BEAT = 5  # s
+CANCEL_AGAIN = 0.5  # s; more than work needs to tidy up
 
 
 @asynccontextmanager
@@ -17,9 +18,9 @@ async def background(work: Coroutine[Any, Any, None], name: str) -> AsyncIterato
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await end(task)
+        if not task.cancelled():
+            task.result()
 
 
 @asynccontextmanager
@@ -29,7 +30,14 @@ async def alongside(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         tasks = [group.create_task(work) for work in works]
         yield
         for task in tasks:
-            task.cancel()
+            await end(task)
+
+
+async def end(task: asyncio.Future[Any]) -> None:
+    """Cancel it until it is heard: redis-py loses one cancellation of a hundred while it waits."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_AGAIN)
 
 
 async def beat(file: Path | None) -> None:

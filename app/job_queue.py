@@ -19,6 +19,7 @@ from taskiq.exceptions import SendTaskError
 from taskiq.kicker import AsyncKicker
 from taskiq_redis import RedisStreamBroker
 
+from app.background import end
 from app.settings import Settings
 
 DELIVER = "deliver"  # (entry_id, attempts)
@@ -27,7 +28,6 @@ GROUP = "workers"
 MAX_LENGTH = 10_000  # messages; the oldest go, and their rows are relayed again
 BLOCK = 2  # s; longest question for new messages
 TIMEOUT = 5  # s; more than that
-CANCEL_AGAIN = 0.1  # s
 IDLE = 120  # s; a message that a worker has for longer is another's
 FORGOTTEN = 3600  # s; a worker that has not asked for so long is no more
 
@@ -49,9 +49,7 @@ class StreamBroker(RedisStreamBroker):
                 try:
                     await asyncio.wait({reading})
                 finally:
-                    while not reading.done():
-                        reading.cancel()
-                        await asyncio.wait({reading}, timeout=CANCEL_AGAIN)
+                    await end(reading)
                 message = reading.result()
                 yield AckableMessage(data=message.data, ack=partial(_try, message.ack))
         finally:

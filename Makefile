@@ -8,7 +8,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help run dev test test-browser lint format bench-overhead bench-cache bench-overload bench-login \
-	bench-offers \
+	bench-offers bench-covers \
 	profile secrets deploy rollback roll backup restore test-compose check lock clean
 
 help: ## Show these commands
@@ -50,6 +50,9 @@ bench-login: .venv/dev ## See what fifty logins at once do to everybody else
 
 bench-offers: .venv/dev ## See how long offers take while sellers are slow, hang or are down
 	@$(BIN)/python -m benchmarks.offers
+
+bench-covers: .venv/dev ## See what two hundred uploads at once do to everybody else
+	@$(BIN)/python -m benchmarks.covers
 
 profile: .venv/dev ## Record a flame graph of a worker under load: var/profile.svg
 	@$(BIN)/python -m benchmarks.profile

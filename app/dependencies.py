@@ -7,17 +7,20 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Request
 from fastapi.security import OAuth2PasswordBearer, OAuth2PasswordRequestForm
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.requests import ClientDisconnect
 
 from app import cache, database, idempotency
 from app.access_tokens import claims_of
-from app.errors import Forbidden, NotFound, Unauthorized
+from app.errors import CutOff, Forbidden, NotFound, Unauthorized, Unavailable, UnsupportedMedia
 from app.etag import read_etags
+from app.images import FORMATS
 from app.rate_limit import caller_of
 from app.schemas.base import Whole
 from app.schemas.book import MAX_ID
 from app.schemas.user import Account, Role
 from app.services.authors import AuthorService
 from app.services.books import BookService
+from app.services.covers import CoverService
 from app.services.dashboard import DashboardService
 from app.services.logins import LoginService
 from app.services.offers import OfferService
@@ -25,6 +28,8 @@ from app.services.preconditions import ExpectedTags
 from app.services.rankings import RankingService
 from app.services.reviews import ReviewService
 from app.services.users import UserService
+from app.signed_urls import SignedUrls
+from app.storage import FolderStorage
 
 
 async def open_read_session(request: Request) -> AsyncIterator[database.ReadSession]:
@@ -89,6 +94,20 @@ async def get_dashboard(
     return DashboardService(request.state.sessions, cache, offers)
 
 
+async def get_covers(request: Request, cache: Cache) -> CoverService:
+    state = request.state
+    if state.storage is None:
+        raise Unavailable("Set FILES_URL to have covers")
+    return CoverService(
+        state.sessions,
+        cache,
+        state.storage,
+        state.uploads,
+        state.processes,
+        state.settings.covers,
+    )
+
+
 async def get_users(request: Request, cache: Cache) -> UserService:
     state = request.state
     return UserService(state.sessions, cache, state.passwords, state.outbox)
@@ -109,6 +128,7 @@ EditableReviews = Annotated[ReviewService, Depends(edit_reviews)]
 Rankings = Annotated[RankingService, Depends(read_rankings)]
 Offers = Annotated[OfferService, Depends(get_offers)]
 Dashboard = Annotated[DashboardService, Depends(get_dashboard)]
+Covers = Annotated[CoverService, Depends(get_covers)]
 Users = Annotated[UserService, Depends(get_users)]
 Logins = Annotated[LoginService, Depends(get_logins)]
 
@@ -178,6 +198,33 @@ async def read_once(
     return idempotency.Once(safe, caller_of(request.scope), key, request_line + body)
 
 
+async def read_image(request: Request) -> AsyncIterator[bytes]:
+    """The body as it comes; a `yield` of each part would make this a dependency with an exit."""
+    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind not in FORMATS:
+        raise UnsupportedMedia(f"Send an image as {', '.join(FORMATS)}", FORMATS)
+    return _parts(request)
+
+
+async def _parts(request: Request) -> AsyncIterator[bytes]:
+    try:
+        async for part in request.stream():
+            yield part
+    except ClientDisconnect:
+        raise CutOff("The body has ended before it was whole") from None
+
+
+async def read_signature(request: Request, key: str, expires: str = "", signature: str = "") -> int:
+    return SignedUrls(request.state.settings).check(key, expires, signature)
+
+
+async def get_folder(request: Request) -> FolderStorage:
+    storage = request.state.storage
+    if not isinstance(storage, FolderStorage):
+        raise NotFound("Files are not kept here")
+    return storage
+
+
 async def require_scraper(
     request: Request, authorization: Annotated[str | None, Header()] = None
 ) -> None:
@@ -205,5 +252,8 @@ def _came_by_proxy(request: Request) -> bool:
 
 Editor = Depends(require_editor)
 Scraper = Depends(require_scraper)
+ImageBody = Annotated[AsyncIterator[bytes], Depends(read_image)]
+Signed = Annotated[int, Depends(read_signature)]
+Folder = Annotated[FolderStorage, Depends(get_folder)]
 IfMatch = Annotated[ExpectedTags, Depends(read_if_match)]
 Once = Annotated[idempotency.Once, Depends(read_once)]

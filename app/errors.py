@@ -2,7 +2,7 @@
 
 import logging
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -76,6 +76,12 @@ class Conflict(AppError):
     status = HTTPStatus.CONFLICT
 
 
+class CutOff(AppError):
+    """The client left before its request was whole; nobody reads this."""
+
+    status = HTTPStatus.BAD_REQUEST
+
+
 class PreconditionFailed(AppError):
     status = HTTPStatus.PRECONDITION_FAILED
 
@@ -96,6 +102,14 @@ class TooManyRequests(AppError):
         """`retry_after`: s."""
         super().__init__(f"Too many {policy}; try again in {retry_after} s")
         self.headers = {"Retry-After": str(retry_after)}
+
+
+class UnsupportedMedia(AppError):
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+
+    def __init__(self, message: str, supported: Iterable[str]) -> None:
+        super().__init__(message)
+        self.headers = {"Accept": ", ".join(supported)}  # RFC 9110, 15.5.16
 
 
 class Invalid(AppError):

@@ -12,6 +12,7 @@ from app.resources import Resources
 from app.schemas.job import Job, SendWelcome
 from app.schemas.page import MAX_LIMIT
 from app.services.cleaning import CleaningService
+from app.services.covers import sweep_covers
 from app.services.jobs import Claimed, JobService
 from app.services.rankings import RankingService
 
@@ -78,6 +79,13 @@ async def clean(tools: Tools) -> None:
     await CleaningService(tools.resources["sessions"]).clean()
 
 
+async def sweep_files(tools: Tools) -> None:
+    resources = tools.resources
+    if resources["storage"] is not None:
+        await sweep_covers(resources["sessions"], resources["storage"])
+    await resources["uploads"].clean()
+
+
 class Repeated(NamedTuple):
     every: int  # s
     work: Callable[[Tools], Awaitable[None]]
@@ -89,4 +97,5 @@ REPEATED = {
     "sweep_outbox": Repeated(5, sweep_outbox),
     "refresh_rankings": Repeated(60, refresh_rankings),
     "clean": Repeated(3600, clean),
+    "sweep_files": Repeated(3600, sweep_files),
 }

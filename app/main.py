@@ -9,7 +9,9 @@ from app.resources import open_resources
 from app.routers import (
     authors,
     books,
+    covers,
     docs,
+    files,
     health,
     metrics,
     offers,
@@ -41,7 +43,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestMiddleware, settings=settings)
     add_error_handlers(app)
     # Routes are tried in this order: what is asked most stands first.
-    for module in (books, authors, rankings, reviews, offers, users, tokens, health, metrics, docs):
+    for module in (
+        *(books, authors, rankings, reviews, covers, files, offers, users, tokens),
+        *(health, metrics, docs),
+    ):
         include(app, module.router)
     app.mount("/docs/assets", docs.assets)
     document_problems(app)

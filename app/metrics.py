@@ -204,6 +204,24 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
+        # Its `_count` counts the pieces of work.
+        work = Histogram(
+            "process_pool_duration_seconds",
+            "Time of work in a process of its own, from when it had one",
+            ["result"],
+            buckets=JOB_BUCKETS,
+            registry=registry,
+        )
+        self.pool_duration = {
+            result: work.labels(result)
+            for result in ("done", "failed", "crashed", "timeout", "cancelled", "refused")
+        }
+        self.pool_places = Gauge(
+            "process_pool_places",
+            "Requests that wait for a process or have one",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
         # Its `_count` counts the jobs.
         self.job_duration = Histogram(
             "job_duration_seconds",

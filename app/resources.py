@@ -20,12 +20,15 @@ from app.metrics import Metrics
 from app.monitor import open_monitor
 from app.outbox import Outbox, open_outbox
 from app.passwords import Passwords, open_passwords
+from app.process_pool import ProcessPool, open_process_pool
 from app.rate_limit import RateLimiter
 from app.redis import open_redis
 from app.request_context import InFlight
 from app.settings import Settings
 from app.shared_connection import open_shared_connection
 from app.single_flight import SingleFlight
+from app.storage import Storage, make_storage
+from app.uploads import Uploads, open_uploads
 from app.workload import Workload
 
 
@@ -45,6 +48,9 @@ class Resources(TypedDict):
     kept_answers: Safe
     outbox: Outbox
     http: httpx2.AsyncClient
+    storage: Storage | None
+    uploads: Uploads
+    processes: ProcessPool
 
 
 @asynccontextmanager
@@ -64,6 +70,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         open_job_queue(settings) as queue,
         open_outbox(queue) as outbox,
         open_http_client(settings.http, metrics) as http,
+        open_uploads(settings.files.upload_folder) as uploads,
+        open_process_pool(settings.processes, metrics) as processes,
         open_monitor(metrics, logs, sessions, in_flight, workload),
     ):
         yield Resources(
@@ -82,4 +90,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             kept_answers=Safe(settings),
             outbox=outbox,
             http=http,
+            storage=make_storage(settings),
+            uploads=uploads,
+            processes=processes,
         )

@@ -22,9 +22,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.body_limit import limit_body, usual
 from app.cache import Admit, admit_all, fingerprint
 from app.cached_responses import CachedHandler, Caching
-from app.errors import TooManyRequests
+from app.errors import Forbidden, TooManyRequests
 from app.rate_limit import PolicyName, RateLimiter, caller_of
 from app.request_context import current_request
+from app.signed_urls import NOT_SIGNED
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -76,8 +77,12 @@ class ProbeRoute(APIRoute):
         if scope["method"] not in self._methods:
             return await super().handle(scope, receive, send)
         if scope["query_string"]:
-            _refuse_unknown(scope, self.query.keys())
+            self.check_names(scope)
         await self.app(scope, receive, send)
+
+    def check_names(self, scope: Scope) -> None:
+        """Refuse parameters that this does not know."""
+        _refuse_unknown(scope, self.query.keys())
 
 
 class Route(ProbeRoute):
@@ -135,6 +140,16 @@ class Route(ProbeRoute):
             await response(scope, receive, send)
 
         return answer
+
+
+class SignedRoute(Route):
+    """What is asked for is signed: a name that is not known was not in it."""
+
+    def check_names(self, scope: Scope) -> None:
+        try:
+            super().check_names(scope)
+        except RequestValidationError:
+            raise Forbidden(NOT_SIGNED) from None
 
 
 def ask(scope: Scope, policed: Policed) -> Admit:

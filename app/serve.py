@@ -42,6 +42,7 @@ class GivenUrls(Sources):
     database_url: SecretStr | None = None
     redis_url: SecretStr | None = None
     mail_url: SecretStr | None = None
+    files_url: str | None = None
     offers_sellers: str | None = None
 
 
@@ -109,6 +110,9 @@ def _start_servers(stack: ExitStack, given: GivenUrls, mariadb: bool) -> Iterato
     if not given.mail_url:
         os.environ["MAIL_URL"] = f"file://{quote(str(VAR / 'mail'))}"
         yield f"Mail       .eml files in {VAR / 'mail'}, as MAIL_URL is not set"
+    if not given.files_url:
+        os.environ["FILES_URL"] = f"file://{quote(str(VAR / 'files'))}"
+        yield f"Files      in {VAR / 'files'}, as FILES_URL is not set"
 
 
 def _start_sellers(stack: ExitStack) -> str:

@@ -57,6 +57,21 @@ def _can_take_mail(url: str) -> bool:
     return is_server and port != 0 and not parts.path.strip("/")
 
 
+def _files_url(text: str) -> str:
+    parts = urlsplit(text)
+    is_folder = parts.scheme == "file" and bool(parts.path) and not parts.netloc
+    is_bucket = parts.scheme == "s3" and bool(parts.netloc)
+    if not is_folder and not is_bucket:
+        raise PydanticCustomError("url", "is not a URL such as s3://bucket or file:///a/folder")
+    return text
+
+
+def _http_url(text: str) -> str:
+    if not _can_be_asked(text):
+        raise PydanticCustomError("url", "is not a URL such as https://s3.example.com")
+    return text
+
+
 def _sender(text: str) -> str:
     if not all(parseaddr(text)[1].partition("@")):
         raise PydanticCustomError("sender", "is not an address such as Books <books@example.com>")
@@ -103,6 +118,8 @@ def _seller_urls(text: str) -> str:
     return text
 
 
+FilesUrl = Annotated[str, AfterValidator(_files_url)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 MailUrl = Annotated[SecretStr, AfterValidator(_mail_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]

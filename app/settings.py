@@ -1,13 +1,25 @@
 """Every knob of the service, read from the environment, `.env` and secret files."""
 
+import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from app.cpus import available_cpus
-from app.server_urls import DatabaseUrl, MailUrl, RedisUrl, Seller, SellerUrls, Sender, read_sellers
+from app.server_urls import (
+    DatabaseUrl,
+    FilesUrl,
+    HttpUrl,
+    MailUrl,
+    RedisUrl,
+    Seller,
+    SellerUrls,
+    Sender,
+    read_sellers,
+)
 from app.settings_sources import Sources, read
 
 DEVELOPMENT_KEY = "only-good-for-development-and-tests"
@@ -140,6 +152,54 @@ class PasswordSettings(BaseModel):
     memory_cost: int = Field(65_536, ge=8, description="Memory of argon2id, KiB")
 
 
+class FilesSettings(BaseModel):
+    url: FilesUrl | None = Field(
+        None, description="Where files are kept: s3://bucket or file:///a/folder"
+    )
+    endpoint: HttpUrl | None = Field(
+        None, description="URL of the S3-compatible server, where it is not Amazon's"
+    )
+    public_endpoint: HttpUrl | None = Field(
+        None, description="The same as clients reach it, where that is another URL"
+    )
+    region: str | None = Field(None, description="Region of the bucket")
+    access_key_id: str | None = Field(None, description="Whose credentials; else those of AWS_*")
+    secret_access_key: SecretStr | None = Field(None, description="Secret that belongs to that")
+    timeout: Seconds = Field(5, description="Longest wait for that server, retries included, s")
+    url_ttl: int = Field(300, ge=1, description="Time that a signed URL is good for, at least, s")
+    accel: str | None = Field(
+        None, description="Path under which nginx serves the folder (X-Accel-Redirect)"
+    )
+
+    uploads: Path | None = Field(
+        None,
+        description="Folder for uploads on their way; else one beside the files",
+    )
+
+    @property
+    def folder(self) -> Path | None:
+        """None where files are in a bucket, or nowhere."""
+        parts = urlsplit(self.url or "")
+        return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+    @property
+    def upload_folder(self) -> Path:
+        return self.uploads or (self.folder or Path(tempfile.gettempdir(), "books")) / "uploads"
+
+
+class CoversSettings(BaseModel):
+    max_body: int = Field(5_242_880, ge=1, description="Largest image that is taken, bytes")
+    max_pixels: int = Field(16_000_000, ge=1, description="Most pixels it may have, decoded")
+
+
+class ProcessesSettings(BaseModel):
+    count: int = Field(1, ge=1, description="Processes of each worker for work that needs a CPU")
+    max_waiting: int = Field(
+        32, ge=1, description="Requests of a worker that may wait for them, be it to upload"
+    )
+    timeout: Seconds = Field(10, description="Longest time for one piece of such work, s")
+
+
 class JobsSettings(BaseModel):
     url: RedisUrl | None = Field(
         None, description="URL of the Redis server that carries jobs; else that of REDIS_URL"
@@ -219,6 +279,9 @@ class Settings(Sources):
     passwords: PasswordSettings = Field(default_factory=PasswordSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     offers: OffersSettings = Field(default_factory=OffersSettings)
+    files: FilesSettings = Field(default_factory=FilesSettings)
+    covers: CoversSettings = Field(default_factory=CoversSettings)
+    processes: ProcessesSettings = Field(default_factory=ProcessesSettings)
     jobs: JobsSettings = Field(default_factory=JobsSettings)
     mail: MailSettings = Field(default_factory=MailSettings)
 

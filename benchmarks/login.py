@@ -38,7 +38,7 @@ def main() -> None:
             "DATABASE_URL": f"sqlite+aiosqlite:///{folder}/catalogue.db",
             "REDIS_URL": stack.enter_context(embedded_valkey(folder / "valkey")).url,
         }
-        asyncio.run(prepare(**variables))
+        asyncio.run(prepare(USER, **variables))
         limits = {"LIMITS_LOGIN_RATE": "1000000", "LIMITS_LOGIN_BURST": "1000000"}
         service = stack.enter_context(one_worker(**variables, **limits))
         httpx2.get(service.url + PATH).raise_for_status()
@@ -51,13 +51,13 @@ def main() -> None:
     raise SystemExit(beside / alone < LEAST or late > LATEST)
 
 
-async def prepare(**variables: str) -> None:
+async def prepare(user: UserCreate, **variables: str) -> None:
     await fill(variables["DATABASE_URL"])
     groups: Any = {
         "database": {"url": variables["DATABASE_URL"]},
         "redis": {"url": variables["REDIS_URL"]},
     }
-    await accounts.create_user(Settings(_env_file=None, **groups), USER, Role.READER)
+    await accounts.create_user(Settings(_env_file=None, **groups), user, Role.EDITOR)
 
 
 async def compare(service: Service) -> tuple[float, float, float]:

@@ -44,6 +44,21 @@ class Service:
         fields = Path(f"/proc/{self.worker}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def memory(self) -> float:
+        """Of all its processes, what they share counted once, MiB."""
+        return sum(_memory(process) for process in _tree(self.master)) / 1024
+
+
+def _tree(process: int) -> list[int]:
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [process, *(each for child in children for each in _tree(int(child)))]
+
+
+def _memory(process: int) -> int:
+    """Its proportional set size, KiB."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
 
 async def fill(url: str) -> None:
     """Bring the database up to the schema, with the sample catalogue."""

@@ -7,8 +7,8 @@ secrets=${SECRETS:-secrets}
 mkdir -p "$secrets"
 # The folder keeps others on this machine out; the files are read by the users in the containers.
 chmod 700 "$secrets"
-for name in database_password database_root_password grafana_password jobs_password redis_password \
-    tokens_key; do
+for name in database_password database_root_password files_secret_access_key grafana_password \
+    jobs_password redis_password tokens_key; do
     file=$secrets/$name
     if [ -e "$file" ]; then
         echo "$file is there already"

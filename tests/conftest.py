@@ -25,6 +25,7 @@ from app.models import (
     Base,
     Book,
     BookAuthor,
+    Cover,
     KeptAnswer,
     OutboxEntry,
     RefreshToken,
@@ -48,12 +49,23 @@ from tests.catalogue import Catalogue
 from tests.sellers import Sellers, running_sellers
 
 # What depends on others stands before them.
-MODELS: list[type[Base]] = [Review, BookAuthor, Book, Author, RefreshToken, UserSession, User]
+MODELS: list[type[Base]] = [
+    Review,
+    BookAuthor,
+    Cover,
+    Book,
+    Author,
+    RefreshToken,
+    UserSession,
+    User,
+]
 MODELS += [KeptAnswer, OutboxEntry]
 VAR = Path(__file__).parent.parent / "var"
 SETTINGS = (
     "CACHE_",
+    "COVERS_",
     "DATABASE_",
+    "FILES_",
     "HTTP_",
     "JOBS_",
     "LIMITS_",
@@ -63,6 +75,7 @@ SETTINGS = (
     "OFFERS_",
     "PASSWORDS_",
     "OTEL_",
+    "PROCESSES_",
     "REDIS_",
     "REQUEST_",
     "TOKENS_",

@@ -2,17 +2,15 @@
 
 import email
 import email.policy
-import socket
 import subprocess
 import sys
-import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.message import EmailMessage
 from pathlib import Path
 
-from tests.process import ROOT, TIMEOUT, free_port
+from tests.process import ROOT, TIMEOUT, free_port, wait_for_port
 
 
 def read_mail(folder: Path) -> list[EmailMessage]:
@@ -43,19 +41,8 @@ def mail_server(maildir: Path, handler: str = "aiosmtpd.handlers.Mailbox") -> It
     command = [sys.executable, "-W", "ignore", "-m", "aiosmtpd", *arguments]
     process = subprocess.Popen(command, cwd=ROOT)
     try:
-        _wait_for(port)
+        wait_for_port(port)
         yield f"smtp://{address}"
     finally:
         process.terminate()
         process.wait(TIMEOUT)
-
-
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except ConnectionRefusedError:
-            assert time.monotonic() < deadline, "waited for the mail server"
-            time.sleep(0.05)

@@ -110,3 +110,15 @@ async def running(output: Path, **variables: Any) -> AsyncIterator[Service]:
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
+
+
+def wait_for_port(port: int) -> None:
+    """Until a server of this machine listens there."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline, f"waited {TIMEOUT} s for port {port}"
+            time.sleep(0.05)

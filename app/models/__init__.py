@@ -4,6 +4,7 @@ from app.models.author import Author
 from app.models.base import Base
 from app.models.book import Book, BookAuthor
 from app.models.cache_epoch import CacheEpoch
+from app.models.cover import Cover
 from app.models.kept_answer import KeptAnswer
 from app.models.outbox import OutboxEntry
 from app.models.review import Review
@@ -15,6 +16,7 @@ __all__ = [
     "Book",
     "BookAuthor",
     "CacheEpoch",
+    "Cover",
     "KeptAnswer",
     "OutboxEntry",
     "RefreshToken",

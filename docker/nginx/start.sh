@@ -61,6 +61,10 @@ limit_conn_zone \$client zone=connections:10m;
 limit_req zone=requests burst=$((EDGE_RATE * 2)) nodelay;
 limit_conn connections $EDGE_CONNECTIONS;
 END
+cat >"$conf/uploads.conf" <<END
+limit_conn connections $EDGE_CONNECTIONS;
+limit_conn uploads 16;
+END
 
 if [ -r "$certificates/fullchain.pem" ] && [ -r "$certificates/privkey.pem" ]; then
     scheme=https

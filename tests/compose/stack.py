@@ -123,7 +123,7 @@ def stack(folder: Path, name: str, subnet: str, files: list[str]) -> Iterator[St
         if file and (ROOT / file).exists():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / file, folder / file)
-    ports = ("HTTP", "HTTPS", "API", "DEBUGGER", "DATABASE", "REDIS", "PROMETHEUS", "GRAFANA")
+    ports = ("HTTP", "HTTPS", "API", "DEBUGGER", "DATABASE", "REDIS", "PROMETHEUS", "GRAFANA", "S3")
     variables = {f"{port}_PORT": str(free_port()) for port in ports}
     variables |= {
         "COMPOSE_PROJECT_NAME": f"{name}-{os.getpid()}",

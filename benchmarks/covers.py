@@ -1,0 +1,139 @@
+"""What two hundred uploads at once do to others: throughput of cached reads, lag, and memory.
+
+Reads are asked for in turns, alone and beside clients that upload one cover after the other.
+"""
+
+import asyncio
+import random
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx2
+from PIL import Image
+
+from app.schemas.user import UserCreate
+from app.servers.private import embedded_valkey
+from benchmarks.login import LATEST, lateness, prepare, read
+from benchmarks.service import Service, one_worker
+
+READ = "/v1/books/7"
+EDITOR = UserCreate(email="editor@example.com", name="Editor", password="a long password")  # noqa: S106
+UPLOADS = 200  # at once
+WORKERS = 2
+SIZE = (1000, 1500)  # px
+TURNS = 6
+LEAST = 0.7  # of the throughput alone
+
+
+@dataclass
+class Outcome:
+    alone: float = 0.0  # s
+    beside: float = 0.0  # s
+    uploading: float = 0.0  # s
+    taken: int = 0
+    refused: int = 0
+    memory: list[float] = field(default_factory=list)  # MiB
+
+
+def main() -> None:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        variables = {
+            "DATABASE_URL": f"sqlite+aiosqlite:///{folder}/catalogue.db",
+            "REDIS_URL": stack.enter_context(embedded_valkey(folder / "valkey")).url,
+        }
+        asyncio.run(prepare(EDITOR, **variables))
+        service = stack.enter_context(
+            one_worker(
+                **variables,
+                FILES_URL=f"file://{folder}/files",
+                WEB_CONCURRENCY=str(WORKERS),
+                LIMITS_WRITES_RATE="1000000",
+                LIMITS_WRITES_BURST="1000000",
+            )
+        )
+        httpx2.get(service.url + READ).raise_for_status()
+        form = {"username": EDITOR.email, "password": EDITOR.password, "grant_type": "password"}
+        token = httpx2.post(f"{service.url}/v1/tokens", data=form).json()["access_token"]
+        outcome = asyncio.run(compare(service, token))
+        late = lateness(service)
+    part = outcome.alone / outcome.beside
+    print(
+        f"Cached reads beside {UPLOADS} uploads at once: {part:.0%} of alone (budget {LEAST:.0%})"
+    )
+    print(
+        f"Meanwhile {outcome.taken / outcome.uploading:.0f} covers a second were made of"
+        f" {SIZE[0]} x {SIZE[1]} pixels, and {outcome.refused} uploads refused"
+    )
+    print(f"99.9 % of the time the event loops were less than {late * 1000:.0f} ms late")
+    shown = ", ".join(f"{memory:.0f}" for memory in outcome.memory)
+    print(f"Memory of the service before, then after each turn: {shown} MiB")
+    raise SystemExit(part < LEAST or late > LATEST)
+
+
+async def compare(service: Service, token: str) -> Outcome:
+    outcome = Outcome()
+    await read(service)
+    outcome.memory.append(service.memory())
+    bodies = [cover() for _ in range(4)]
+    for _ in range(TURNS):
+        outcome.alone += await read(service)
+        stopped = asyncio.Event()
+        start = time.perf_counter()
+        uploads = [upload(service, token, bodies, number, stopped) for number in range(UPLOADS)]
+        tasks = [asyncio.create_task(each) for each in uploads]
+        await asyncio.sleep(0.5)
+        outcome.beside += await read(service)
+        outcome.memory.append(service.memory())
+        stopped.set()
+        for taken, refused in await asyncio.gather(*tasks):
+            outcome.taken += taken
+            outcome.refused += refused
+        outcome.uploading += time.perf_counter() - start
+    return outcome
+
+
+async def upload(
+    service: Service, token: str, bodies: list[bytes], number: int, stopped: asyncio.Event
+) -> tuple[int, int]:
+    """How many covers were taken of this client, and how many refused."""
+    body = bodies[number % len(bodies)]
+    head = (
+        f"PUT /v1/books/{1 + number % 20}/cover HTTP/1.1\r\nHost: localhost\r\n"
+        f"Authorization: Bearer {token}\r\nContent-Type: image/jpeg\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    host, port = service.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    taken = refused = 0
+    while not stopped.is_set():
+        writer.write(head + body)
+        answer = (await reader.readuntil(b"\r\n\r\n")).lower()
+        length = int(answer.partition(b"content-length:")[2].split()[0])
+        await reader.readexactly(length)
+        if answer.startswith(b"http/1.1 200"):
+            taken += 1
+        elif answer.startswith(b"http/1.1 503"):
+            refused += 1
+            await asyncio.sleep(random.uniform(1, 2))  # noqa: S311 - as Retry-After says
+        else:
+            raise SystemExit(f"An upload failed: {answer!r}")
+    writer.close()
+    return taken, refused
+
+
+def cover() -> bytes:
+    """As a scanner makes them: some hundred kilobytes."""
+    colours = random.randbytes(100 * 150 * 3)  # noqa: S311 - chance, not a secret
+    picture = Image.frombytes("RGB", (100, 150), colours).resize(SIZE)
+    file = BytesIO()
+    picture.save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Work in processes of its own ends in time, and harms nobody when it does not."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from app.errors import Overloaded, Unavailable
+from app.metrics import Metrics
+from app.process_pool import ProcessPool, open_process_pool
+from app.settings import ProcessesSettings
+from tests.process import children, wait_until
+from tests.work import fail, hang, pid, take
+
+
+@pytest.fixture
+def processes() -> ProcessesSettings:
+    return ProcessesSettings(count=1, max_waiting=3, timeout=60)
+
+
+@pytest.fixture
+async def pool(processes: ProcessesSettings) -> AsyncIterator[ProcessPool]:
+    async with open_process_pool(processes, Metrics()) as pool:
+        yield pool
+
+
+def is_running(process: int) -> bool:
+    return process in children(os.getpid())
+
+
+def results(pool: ProcessPool) -> dict[str, float]:
+    return {
+        result: sample.value
+        for result, child in pool.metrics.pool_duration.items()
+        for metric in child.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_count") and sample.value
+    }
+
+
+async def process_of(pool: ProcessPool) -> int:
+    with pool.place() as place:
+        return await place.run(pid)
+
+
+async def begin_to_hang(pool: ProcessPool, file: Path) -> tuple["asyncio.Task[None]", int]:
+    """With the number of the process that hangs."""
+
+    async def work() -> None:
+        with pool.place() as place:
+            await place.run(hang, str(file))
+
+    task = asyncio.create_task(work())
+    await wait_until(lambda: file.exists() and bool(file.read_text()), "work")
+    return task, int(file.read_text())
+
+
+async def test_process_starts_when_it_is_needed_and_is_kept(pool: ProcessPool):
+    before = children(os.getpid())
+    first = await process_of(pool)
+    again = await process_of(pool)
+
+    assert first == again
+    assert first not in before
+    assert os.getpriority(os.PRIO_PROCESS, first) > os.getpriority(os.PRIO_PROCESS, 0)
+
+
+async def test_error_of_the_work_is_raised_and_its_process_goes_on(pool: ProcessPool):
+    process = await process_of(pool)
+    with pool.place() as place, pytest.raises(ValueError, match="It cannot be done"):
+        await place.run(fail)
+
+    assert await process_of(pool) == process
+    assert results(pool) == {"done": 2, "failed": 1}
+
+
+async def test_killed_process_fails_one_piece_of_work(pool: ProcessPool, tmp_path: Path):
+    task, process = await begin_to_hang(pool, tmp_path / "pid")
+    waiting = asyncio.create_task(process_of(pool))
+    os.kill(process, signal.SIGKILL)
+
+    with pytest.raises(Unavailable):
+        await task
+    assert await waiting != process
+    assert results(pool) == {"crashed": 1, "done": 1}
+
+
+async def test_process_that_was_killed_while_idle_fails_nothing(pool: ProcessPool):
+    process = await process_of(pool)
+    os.kill(process, signal.SIGKILL)
+    await wait_until(lambda: not is_running(process), "its end")
+
+    assert await process_of(pool) != process
+    assert results(pool) == {"done": 2}
+
+
+async def test_work_that_takes_too_long_is_ended(pool: ProcessPool, tmp_path: Path):
+    process = await process_of(pool)  # to start it takes a while
+    pool.settings.timeout = 0.5
+    task, hanging = await begin_to_hang(pool, tmp_path / "pid")
+    with pytest.raises(Unavailable):
+        await task
+    await wait_until(lambda: not is_running(hanging), "its end")
+
+    pool.settings.timeout = 60
+    assert hanging == process
+    assert await process_of(pool) != process
+    assert results(pool) == {"done": 2, "timeout": 1}
+
+
+async def test_work_that_nobody_waits_for_is_ended(pool: ProcessPool, tmp_path: Path):
+    task, process = await begin_to_hang(pool, tmp_path / "pid")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await wait_until(lambda: not is_running(process), "its end")
+
+    assert await process_of(pool) != process
+
+
+async def test_those_who_find_no_place_are_refused_at_once(pool: ProcessPool):
+    with pool.place(), pool.place(), pool.place(), pytest.raises(Overloaded), pool.place():
+        pass
+
+    assert results(pool) == {"refused": 1}
+    assert await process_of(pool)
+
+
+async def test_work_has_only_so_much_memory(pool: ProcessPool):
+    with pool.place() as place, pytest.raises(MemoryError):
+        await place.run(take, 2048)
+
+    with pool.place() as place:
+        assert await place.run(take, 64) == 64 << 20
+
+
+async def test_no_process_is_left_behind(processes: ProcessesSettings):
+    async with open_process_pool(processes, Metrics()) as pool:
+        process = await process_of(pool)
+
+    assert not is_running(process)

@@ -1,6 +1,7 @@
 """What `python -m app check` verifies before a start or a deploy."""
 
 import asyncio
+import secrets
 from typing import NamedTuple
 
 from redis.exceptions import RedisError
@@ -9,10 +10,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.budget import connection_budget
 from app.database import Role, create_engine, database_url
+from app.errors import Unavailable
 from app.metrics import Metrics
 from app.redis import open_redis
 from app.schema import current_revision, needed_revision
 from app.settings import RedisSettings, Settings
+from app.storage import Storage, make_storage
 
 
 class Finding(NamedTuple):
@@ -31,6 +34,8 @@ async def run_checks(settings: Settings) -> list[Finding]:
     if settings.jobs.url is not None:
         queue = RedisSettings(url=settings.jobs.url, password=settings.jobs.password)
         findings.append(await _check_redis("queue", queue))
+    if (storage := make_storage(settings)) is not None:
+        findings.append(await _check_files(storage, str(settings.files.url)))
     if database.ok:
         findings.append(await _check_schema(settings))
         findings.append(await _check_budget(settings))
@@ -63,6 +68,17 @@ async def _check_redis(name: str, settings: RedisSettings) -> Finding:
             return Finding(name, False, str(error))
     version = info.get("valkey_version") or info.get("redis_version")
     return Finding(name, True, f"{info.get('server_name', 'redis')} {version}")
+
+
+async def _check_files(storage: Storage, url: str) -> Finding:
+    key = f"check-{secrets.token_hex(8)}"
+    try:
+        await storage.put(key, b"")
+        await storage.delete([key])
+    except Unavailable as error:
+        reason = str(error.__cause__).splitlines()[0]
+        return Finding("files", False, f"{url}: {reason}")
+    return Finding("files", True, url)
 
 
 async def _check_schema(settings: Settings) -> Finding:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,26 +31,33 @@ class Stored(NamedTuple):
 class Storage:
     """Each file is whole or not there, and never changes: what is new has a new key."""
 
-    def __init__(self, store: Any, sign: Callable[[str], str], attributes: dict[str, str]) -> None:
+    def __init__(
+        self, open: Callable[[], Any], sign: Callable[[str], str], attributes: dict[str, str]
+    ) -> None:
+        """`open`: gives obstore's store, when it is first used."""
         self.sign = sign  # a URL for a while
-        self._store = store
+        self._open = open
         self._attributes = attributes
 
+    @cached_property
+    def _store(self) -> Any:
+        return self._open()
+
     async def put(self, key: str, content: bytes) -> None:
-        with _store():
+        with _reached():
             await obstore.put_async(
                 self._store, key, content, attributes=self._attributes or None, use_multipart=False
             )
 
     async def batches(self, prefix: str) -> AsyncIterator[list[Stored]]:
         """All below `prefix`."""
-        with _store():
+        with _reached():
             async for batch in obstore.list(self._store, prefix, chunk_size=BATCH):
                 yield [Stored(found["path"], found["last_modified"]) for found in batch]
 
     async def delete(self, keys: Sequence[str]) -> None:
         """What is not there any more is no error."""
-        with _store(), suppress(FileNotFoundError):
+        with _reached(), suppress(FileNotFoundError):
             await obstore.delete_async(self._store, keys)
 
     async def tidy(self, before: datetime) -> None:
@@ -58,7 +66,7 @@ class Storage:
 
 class FolderStorage(Storage):
     def __init__(self, folder: Path, sign: Callable[[str], str]) -> None:
-        super().__init__(LocalStore(folder, mkdir=True, automatic_cleanup=True), sign, {})
+        super().__init__(partial(LocalStore, folder, mkdir=True, automatic_cleanup=True), sign, {})
         self.folder = folder
 
     def path(self, key: str) -> Path:
@@ -75,11 +83,11 @@ class FolderStorage(Storage):
 
 
 @contextmanager
-def _store() -> Iterator[None]:
+def _reached() -> Iterator[None]:
     try:
         yield
     except (BaseError, OSError) as error:
-        log.warning("The file store failed: %s", str(error).splitlines()[0])
+        log.info("The file store failed: %s", str(error).splitlines()[0])
         raise Unavailable("The file store does not answer right now") from error
 
 
@@ -97,7 +105,7 @@ def make_storage(settings: Settings) -> Storage | None:
         "Cache-Control": f"private, max-age={files.url_ttl}",
     }
     return Storage(
-        _bucket(files, files.endpoint),
+        partial(_bucket, files, files.endpoint),
         lambda key: obstore.sign(public, "GET", key, ttl),
         attributes,
     )

@@ -256,6 +256,11 @@ def test_good_production_settings_are_accepted(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("FILES_URL", "/var/lib/books"),
+        ("FILES_URL", "file://host/folder"),
+        ("FILES_URL", "s3://"),
+        ("FILES_URL", "https://bucket.example"),
+        ("FILES_ENDPOINT", "s3.example"),
         ("MAIL_URL", "mail.example"),
         ("MAIL_URL", "smtp://"),
         ("MAIL_URL", "smtp://host:99999"),
@@ -338,6 +343,18 @@ def test_check_of_what_is_ready_is_ok(folder: Path, environment: dict[str, Any])
     assert code == 0
     assert findings.keys() == {"settings", "database", "redis", "schema", "connections"}
     assert [name for name, finding in findings.items() if not finding.startswith("ok: ")] == []
+
+
+@sqlite_only
+def test_check_puts_a_file_where_files_are_kept(folder: Path, environment: dict[str, Any]):
+    (folder / "file").touch()
+    for url, word in ((f"file://{folder}/files", "ok: "), (f"file://{folder}/file", "failed: ")):
+        code, findings = check(folder, environment | {"FILES_URL": url})
+
+        assert (code == 0) == (word == "ok: ")
+        assert findings["files"].startswith(word)
+        assert url in findings["files"]
+    assert not [*(folder / "files" / "objects").iterdir()]
 
 
 @sqlite_only

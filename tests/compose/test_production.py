@@ -167,7 +167,7 @@ def test_image_has_no_compiler_and_no_cache_of_packages(production: Stack):
 def test_secrets_are_in_no_variable_and_no_argument(production: Stack):
     folder = production.folder / "secrets"
     passwords = [file.read_text() for file in folder.iterdir()]
-    assert len(set(passwords)) == 6
+    assert len(set(passwords)) == 7
     assert all(len(password) >= 40 for password in passwords)
     assert folder.stat().st_mode & 0o077 == 0
 
@@ -364,6 +364,15 @@ def test_old_files_are_swept_by_the_job_worker(production: Stack):
     assert files() > 3
     production.compose("restart", "worker", "scheduler")  # it begins with a sweep
     wait_until(lambda: files() == 3, "the sweep")
+    with production.client() as client:
+        assert client.get(url_of(production, path)).status_code == 200
+
+
+def test_files_come_back_from_a_copy(production: Stack):
+    _, path = put_cover(production, image())
+    copy = "tar -C /srv/files -cf /tmp/files.tar objects && rm -r /srv/files/objects/covers"
+    assert production.inside("api", f"{copy} && tar -C /srv/files -xf /tmp/files.tar").stderr == ""
+
     with production.client() as client:
         assert client.get(url_of(production, path)).status_code == 200
 

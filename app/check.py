@@ -71,7 +71,7 @@ async def _check_redis(name: str, settings: RedisSettings) -> Finding:
 
 
 async def _check_files(storage: Storage, url: str) -> Finding:
-    key = f"check-{secrets.token_hex(8)}"
+    key = f"covers/check/{secrets.token_hex(8)}/empty"  # swept, should this end halfway
     try:
         await storage.put(key, b"")
         await storage.delete([key])

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar, TypeVarTuple
 
 from app.servers.process import end_with_parent
 
@@ -17,6 +17,7 @@ NICE = 10  # a tenth of the CPU time of an event loop, where there is not enough
 MAX_MEMORY = 1 << 30  # bytes of address space: what wants more gets a MemoryError
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class ChildProcess:
@@ -27,15 +28,17 @@ class ChildProcess:
         self._executor = ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin)
         before = multiprocessing.active_children()
         self._executor.submit(os.getpid)  # starts it
-        self._process = next(p for p in multiprocessing.active_children() if p not in before)
+        new = (p for p in multiprocessing.active_children() if p not in before)
+        self._process = next(new, None)  # None if it has ended already
 
-    def submit(self, work: Callable[..., T], arguments: tuple[Any, ...]) -> Future[T]:
+    def submit(self, work: Callable[[*Ts], T], *arguments: *Ts) -> Future[T]:
         """Raises BrokenProcessPool if it has died, as does the result if it dies at that work."""
         return self._executor.submit(work, *arguments)
 
     def kill(self, *, wait: bool = False) -> None:
         """`wait`: until it is gone, which takes some milliseconds."""
-        self._process.kill()
+        if self._process is not None:
+            self._process.kill()
         self._executor.shutdown(wait=wait, cancel_futures=True)
 
 

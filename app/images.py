@@ -5,6 +5,7 @@ so it imports nothing of the application.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from io import BytesIO
 from typing import NamedTuple
 
@@ -33,29 +34,36 @@ class Picture(NamedTuple):
 def make_pictures(path: str, max_pixels: int) -> list[Picture]:
     """The image at `path` in each of SIZES, upright, of its pixels alone.
 
-    Raises NotAnImage or UnusableImage.
+    Raises NotAnImage or UnusableImage; OSError where there is no such file.
     """
     Image.MAX_IMAGE_PIXELS = None  # ours is below, and no warning
-    try:
-        with Image.open(path, formats=[*FORMATS.values()]) as image:
-            if image.width * image.height > max_pixels:
-                raise UnusableImage(
-                    f"It has {image.width} x {image.height} pixels; {max_pixels} are the most"
-                )
-            image.draft("RGB", (SIZES["large"], SIZES["large"]))  # a JPEG is decoded smaller
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return [*_shrink(image)]
-    except UnidentifiedImageError:
-        raise NotAnImage from None
-    except UnusableImage:
-        raise
-    except Exception as error:  # decoders raise anything
-        raise UnusableImage(f"It cannot be decoded: {error}") from None
+    with open(path, "rb") as file:
+        try:
+            with Image.open(file, formats=[*FORMATS.values()]) as image:
+                if image.width * image.height > max_pixels:
+                    raise UnusableImage(
+                        f"It has {image.width} x {image.height} pixels; {max_pixels} are the most"
+                    )
+                image.draft("RGB", (SIZES["large"], SIZES["large"]))  # a JPEG is decoded smaller
+                image.load()
+                with suppress(Exception):  # whatever else it says of itself may be nonsense
+                    ImageOps.exif_transpose(image, in_place=True)
+                return [*_shrink(image)]
+        except UnidentifiedImageError:
+            raise NotAnImage from None
+        except UnusableImage:
+            raise
+        except MemoryError:
+            raise UnusableImage("It takes too much memory to decode this") from None
+        except Exception:  # decoders raise anything
+            raise UnusableImage("It is broken and cannot be decoded") from None
 
 
 def _shrink(image: Image.Image) -> Iterator[Picture]:
     """The largest first, each made of the one before."""
+    if image.mode.startswith("I"):
+        # 16 bits of grey, of which a conversion would keep the lower ones.
+        image = image.convert("I").point(lambda grey: grey * (1 / 257)).convert("L")
     mode = "RGBA" if image.has_transparency_data else "RGB"
     if image.mode != mode:
         image = image.convert(mode)

@@ -27,7 +27,6 @@ from app.settings import Settings
 SAMPLE = 15  # s; how often the outbox is looked at
 AGAIN = 1  # s; after which a server that is away is asked again
 DATABASE_TIMEOUT = 10  # s; a server that says nothing must not take hold of this worker
-REPEATED_TIMEOUT = 60  # s; a crowd of rows takes its time
 
 log = logging.getLogger("app.jobs")
 
@@ -94,7 +93,7 @@ class JobWorker:
         self._repeated_at[name] = time.monotonic() + repeated.every / 2
         with self._timed(name) as outcome:
             try:
-                async with asyncio.timeout(REPEATED_TIMEOUT):
+                async with asyncio.timeout(repeated.timeout):
                     await repeated.work(self.tools)
             except Exception as error:
                 outcome.append("failed")

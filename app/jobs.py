@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 from app.accounts import users_of
@@ -18,6 +19,7 @@ from app.services.rankings import RankingService
 
 log = logging.getLogger("app.jobs")
 
+ORPHANED = timedelta(hours=1)
 MAX_RELAYED = 500  # entries in one sweep, so that its messages find room in the queue
 
 
@@ -81,14 +83,17 @@ async def clean(tools: Tools) -> None:
 
 async def sweep_files(tools: Tools) -> None:
     resources = tools.resources
-    if resources["storage"] is not None:
-        await sweep_covers(resources["sessions"], resources["storage"])
     await resources["uploads"].clean()
+    if resources["storage"] is not None:
+        # Longer than an upload takes, and than a URL is good that was given out just before.
+        orphaned = max(ORPHANED, timedelta(seconds=2 * resources["settings"].files.url_ttl))
+        await sweep_covers(resources["sessions"], resources["storage"], orphaned)
 
 
 class Repeated(NamedTuple):
     every: int  # s
     work: Callable[[Tools], Awaitable[None]]
+    timeout: int = 60  # s
 
 
 # To miss one costs nothing, as the next one does the same.
@@ -97,5 +102,5 @@ REPEATED = {
     "sweep_outbox": Repeated(5, sweep_outbox),
     "refresh_rankings": Repeated(60, refresh_rankings),
     "clean": Repeated(3600, clean),
-    "sweep_files": Repeated(3600, sweep_files),
+    "sweep_files": Repeated(3600, sweep_files, timeout=1800),
 }

@@ -7,31 +7,34 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, ParamSpec, TypeVar
+from typing import TypeVar, TypeVarTuple
 
 from app.child_process import ChildProcess
 from app.errors import Overloaded, Unavailable
 from app.metrics import Metrics
+from app.request_context import current_request
 from app.settings import ProcessesSettings
 
-P = ParamSpec("P")
+WEIGHT = 0.2  # of the newest time in the average
+
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 log = logging.getLogger("app.processes")
 
 
 class Place:
-    """One of those who may wait for a process; good for one piece of work."""
+    """One of those who may wait for a process."""
 
     def __init__(self, pool: "ProcessPool") -> None:
         self._pool = pool
 
-    async def run(self, work: Callable[P, T], *arguments: P.args, **_: P.kwargs) -> T:
+    async def run(self, work: Callable[[*Ts], T], *arguments: *Ts) -> T:
         """What `work` gives or raises; Unavailable where its process died or its time was up.
 
-        Children import the module of `work`, and nothing else of ours: it should import little.
+        Processes import the module of `work`: it should import little.
         """
-        return await self._pool.run(work, arguments)
+        return await self._pool.run(work, *arguments)
 
 
 class ProcessPool:
@@ -43,13 +46,16 @@ class ProcessPool:
         self._turns = asyncio.Semaphore(settings.count)
         self._idle: list[ChildProcess] = []
         self._taken = 0
+        self._usual = 0.0  # s; what a piece of work has taken on average
 
     @contextmanager
     def place(self) -> Iterator[Place]:
-        """Take one before anything costly happens: raises Overloaded where there is none."""
-        if self._taken >= self.settings.max_waiting:
-            self._observe("refused", 0)
-            raise Overloaded("Too much is waiting to be processed right now")
+        """Take one before anything costly happens. Raises Overloaded where there is none, or where
+        those who wait already will take too long.
+        """
+        wait = self._taken * self._usual / self.settings.count
+        if self._taken >= self.settings.max_waiting or wait > self.settings.max_wait:
+            self._refuse()
         self._taken += 1
         self.metrics.pool_places.inc()
         try:
@@ -58,14 +64,15 @@ class ProcessPool:
             self._taken -= 1
             self.metrics.pool_places.dec()
 
-    async def run(self, work: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+    async def run(self, work: Callable[[*Ts], T], *arguments: *Ts) -> T:
         async with self._turns:
+            request = current_request.get()
+            if request is not None and request.deadline - time.perf_counter() < self._usual:
+                self._refuse()  # it would be ended half done, and its process with it
             start = time.perf_counter()
-            child, future = self._submit(work, arguments)
             result = "cancelled"
             try:
-                async with asyncio.timeout(self.settings.timeout):
-                    value = await asyncio.wrap_future(future)
+                value = await self._run(work, *arguments)
                 result = "done"
             except BrokenProcessPool:
                 result = "crashed"
@@ -79,24 +86,43 @@ class ProcessPool:
                 result = "failed"
                 raise
             finally:
-                self._observe(result, time.perf_counter() - start)
-                if result in ("done", "failed"):
-                    self._idle.append(child)
-                else:
-                    child.kill()  # nobody waits for what it does
+                seconds = time.perf_counter() - start
+                self._usual += WEIGHT * (seconds - self._usual)
+                self._observe(result, seconds)
         return value
 
-    def _submit(
-        self, work: Callable[..., T], arguments: tuple[Any, ...]
-    ) -> tuple[ChildProcess, Future[T]]:
+    async def _run(self, work: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        child, future = self._submit(work, *arguments)
+        is_idle = True
+        try:
+            async with asyncio.timeout(self.settings.timeout):
+                return await asyncio.wrap_future(future)
+        except (BrokenProcessPool, TimeoutError, asyncio.CancelledError):
+            is_idle = False
+            raise
+        finally:
+            if is_idle:
+                self._idle.append(child)
+            else:
+                child.kill()  # nobody waits for what it does
+
+    def _submit(self, work: Callable[[*Ts], T], *arguments: *Ts) -> tuple[ChildProcess, Future[T]]:
         while self._idle:
             child = self._idle.pop()
             try:
-                return child, child.submit(work, arguments)
+                return child, child.submit(work, *arguments)
             except BrokenProcessPool:
                 child.kill()  # it died while it had nothing to do
-        child = ChildProcess()
-        return child, child.submit(work, arguments)
+        try:
+            child = ChildProcess()
+        except OSError as error:
+            log.warning("No process can be started: %s", error)
+            raise BrokenProcessPool from error
+        return child, child.submit(work, *arguments)
+
+    def _refuse(self) -> None:
+        self._observe("refused", 0)
+        raise Overloaded("Too much is waiting to be processed right now")
 
     def _observe(self, result: str, seconds: float) -> None:
         self.metrics.pool_duration[result].observe(seconds)

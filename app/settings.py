@@ -1,5 +1,6 @@
 """Every knob of the service, read from the environment, `.env` and secret files."""
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
@@ -184,7 +185,8 @@ class FilesSettings(BaseModel):
 
     @property
     def upload_folder(self) -> Path:
-        return self.uploads or (self.folder or Path(tempfile.gettempdir(), "books")) / "uploads"
+        temporary = Path(tempfile.gettempdir(), f"books-{os.getuid()}")
+        return self.uploads or (self.folder or temporary) / "uploads"
 
 
 class CoversSettings(BaseModel):
@@ -196,6 +198,9 @@ class ProcessesSettings(BaseModel):
     count: int = Field(1, ge=1, description="Processes of each worker for work that needs a CPU")
     max_waiting: int = Field(
         32, ge=1, description="Requests of a worker that may wait for them, be it to upload"
+    )
+    max_wait: Seconds = Field(
+        5, description="Longest wait for them, by what work has taken on average, s; else 503"
     )
     timeout: Seconds = Field(10, description="Longest time for one piece of such work, s")
 
@@ -293,6 +298,15 @@ class Settings(Sources):
     def address(self, port: int) -> str:
         host = f"[{self.bind}]" if ":" in self.bind else self.bind
         return f"{host}:{port}"
+
+    @field_validator("files")
+    @classmethod
+    def refuse_half_of_the_credentials(cls, value: FilesSettings) -> FilesSettings:
+        if value.access_key_id is not None and value.secret_access_key is None:
+            raise PydanticCustomError(
+                "half_of_two", "FILES_SECRET_ACCESS_KEY: is not set, but FILES_ACCESS_KEY_ID is"
+            )
+        return value
 
     # Each field on its own, so that one start names all that is wrong.
     @field_validator("forwarded_allow_ips")

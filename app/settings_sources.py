@@ -55,7 +55,7 @@ def read(kind: type[S]) -> S:
 
 def _explain(fault: ErrorDetails) -> str:
     name = "_".join(map(str, fault["loc"])).upper()
-    if fault["type"] in ("production", "same_port"):
+    if fault["type"] in ("production", "same_port", "half_of_two"):
         return fault["msg"]
     if fault["type"] == "missing":
         # A group without any variable is reported as a whole; both groups require their URL.

@@ -1,15 +1,18 @@
 """Files that outlive a process: in an S3-compatible store, or in a folder."""
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import os
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import obstore
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
 
@@ -18,76 +21,128 @@ from app.settings import FilesSettings, Settings
 from app.signed_urls import SignedUrls
 
 BATCH = 1000  # names of one question, which is what S3 gives at once
+CHUNK = 65_536  # bytes
 RETRIES = 2
 
 log = logging.getLogger("app.storage")
 
 
-class Stored(NamedTuple):
-    key: str
-    modified: datetime
-
-
-class Storage:
+class Storage(ABC):
     """Each file is whole or not there, and never changes: what is new has a new key."""
 
-    def __init__(
-        self, open: Callable[[], Any], sign: Callable[[str], str], attributes: dict[str, str]
-    ) -> None:
-        """`open`: gives obstore's store, when it is first used."""
-        self.sign = sign  # a URL for a while
-        self._open = open
-        self._attributes = attributes
+    attributes: dict[str, str] | None = None  # what files are stored with
+
+    def __init__(self, timeout: float) -> None:
+        """`timeout`: longest wait for anything but a list, s."""
+        self.timeout = timeout
 
     @cached_property
-    def _store(self) -> Any:
-        return self._open()
+    def store(self) -> Any:
+        """obstore's, opened when it is first used: a service starts without its files."""
+        return self.open_store()
+
+    @abstractmethod
+    def open_store(self) -> Any: ...
+
+    @abstractmethod
+    async def sign(self, key: str) -> str:
+        """A URL that is good for a while."""
 
     async def put(self, key: str, content: bytes) -> None:
-        with _reached():
+        async with _reached(self.timeout):
             await obstore.put_async(
-                self._store, key, content, attributes=self._attributes or None, use_multipart=False
+                self.store, key, content, attributes=self.attributes, use_multipart=False
             )
 
-    async def batches(self, prefix: str) -> AsyncIterator[list[Stored]]:
-        """All below `prefix`."""
-        with _reached():
-            async for batch in obstore.list(self._store, prefix, chunk_size=BATCH):
-                yield [Stored(found["path"], found["last_modified"]) for found in batch]
+    async def batches(self, prefix: str) -> AsyncIterator[list[str]]:
+        """The keys of all below `prefix`."""
+        async with _reached(None):
+            async for batch in obstore.list(self.store, prefix, chunk_size=BATCH):
+                yield [found["path"] for found in batch]
 
     async def delete(self, keys: Sequence[str]) -> None:
         """What is not there any more is no error."""
-        with _reached(), suppress(FileNotFoundError):
-            await obstore.delete_async(self._store, keys)
-
-    async def tidy(self, before: datetime) -> None:
-        """Delete what was begun before that time and never became a file."""
+        async with _reached(None):
+            with suppress(FileNotFoundError):
+                await obstore.delete_async(self.store, keys)
 
 
 class FolderStorage(Storage):
-    def __init__(self, folder: Path, sign: Callable[[str], str]) -> None:
-        super().__init__(partial(LocalStore, folder, mkdir=True, automatic_cleanup=True), sign, {})
+    def __init__(self, folder: Path, urls: SignedUrls, timeout: float) -> None:
+        super().__init__(timeout)
         self.folder = folder
+        self.urls = urls
+        self._threads = CapacityLimiter(1)
 
-    def path(self, key: str) -> Path:
-        return self.folder / key
+    def open_store(self) -> LocalStore:
+        return LocalStore(self.folder, mkdir=True, automatic_cleanup=True)
+
+    async def sign(self, key: str) -> str:
+        return self.urls.sign(key)
+
+    async def size(self, key: str) -> int | None:
+        """In bytes; None where there is no such file."""
+        async with _reached(self.timeout):
+            with suppress(FileNotFoundError):
+                meta = await obstore.head_async(self.store, key)
+                return int(meta["size"])
+        return None
+
+    async def read(self, key: str, part: range) -> AsyncIterator[bytes]:
+        """Its bytes of these numbers, as a stream."""
+        async with _reached(self.timeout):
+            options: Any = {"range": (part.start, part.stop)}
+            found = await obstore.get_async(self.store, key, options=options)
+        async for chunk in found.stream(min_chunk_size=CHUNK):
+            yield bytes(chunk)
 
     async def tidy(self, before: datetime) -> None:
-        await to_thread.run_sync(self._tidy, before.timestamp())
+        """Delete what was begun before that time and never became a file."""
+        await to_thread.run_sync(self._tidy, before.timestamp(), limiter=self._threads)
 
     def _tidy(self, before: float) -> None:
         # LocalStore writes to `name#1`, then renames it; what a killed process left stays.
-        for path in self.folder.rglob("*#*"):
-            if path.stat().st_mtime < before:
-                path.unlink(missing_ok=True)
+        for folder, _, names in os.walk(self.folder, topdown=False):
+            paths = [Path(folder, name) for name in names if "#" in name]
+            for path in paths:
+                with suppress(FileNotFoundError):  # it has got its name meanwhile
+                    if path.stat().st_mtime < before:
+                        path.unlink()
+            if paths:
+                with suppress(OSError):  # there is something else in it
+                    Path(folder).rmdir()
 
 
-@contextmanager
-def _reached() -> Iterator[None]:
+class BucketStorage(Storage):
+    def __init__(self, files: FilesSettings) -> None:
+        super().__init__(files.timeout)
+        self.files = files
+        self.attributes = {
+            "Content-Type": "image/webp",
+            "Cache-Control": f"private, max-age={files.url_ttl}",
+        }
+
+    def open_store(self) -> S3Store:
+        return _bucket(self.files, self.files.endpoint)
+
+    @cached_property
+    def _public(self) -> S3Store:
+        return _bucket(self.files, self.files.public_endpoint or self.files.endpoint)
+
+    async def sign(self, key: str) -> str:
+        ttl = timedelta(seconds=self.files.url_ttl)
+        # It may have to ask for credentials first.
+        async with _reached(self.timeout):
+            return await obstore.sign_async(self._public, "GET", key, ttl)
+
+
+@asynccontextmanager
+async def _reached(limit: float | None) -> AsyncIterator[None]:
     try:
-        yield
+        async with asyncio.timeout(limit):
+            yield
     except (BaseError, OSError) as error:
-        log.info("The file store failed: %s", str(error).splitlines()[0])
+        log.info("The file store failed: %.300s", str(error) or repr(error))
         raise Unavailable("The file store does not answer right now") from error
 
 
@@ -95,20 +150,8 @@ def make_storage(settings: Settings) -> Storage | None:
     """None where FILES_URL is not set."""
     files = settings.files
     if files.folder is not None:
-        return FolderStorage(files.folder / "objects", SignedUrls(settings).sign)
-    if files.url is None:
-        return None
-    ttl = timedelta(seconds=files.url_ttl)
-    public = _bucket(files, files.public_endpoint or files.endpoint)
-    attributes = {
-        "Content-Type": "image/webp",
-        "Cache-Control": f"private, max-age={files.url_ttl}",
-    }
-    return Storage(
-        partial(_bucket, files, files.endpoint),
-        lambda key: obstore.sign(public, "GET", key, ttl),
-        attributes,
-    )
+        return FolderStorage(files.folder / "objects", SignedUrls(settings), files.timeout)
+    return None if files.url is None else BucketStorage(files)
 
 
 def _bucket(files: FilesSettings, endpoint: str | None) -> S3Store:

@@ -27,6 +27,7 @@ WORKERS = 2
 SIZE = (1000, 1500)  # px
 TURNS = 6
 LEAST = 0.7  # of the throughput alone
+MOST = 300  # MiB more than before
 
 
 @dataclass
@@ -71,8 +72,9 @@ def main() -> None:
     )
     print(f"99.9 % of the time the event loops were less than {late * 1000:.0f} ms late")
     shown = ", ".join(f"{memory:.0f}" for memory in outcome.memory)
-    print(f"Memory of the service before, then after each turn: {shown} MiB")
-    raise SystemExit(part < LEAST or late > LATEST)
+    print(f"Memory of the service before, then after each turn: {shown} MiB (budget {MOST} more)")
+    grown = max(outcome.memory) - outcome.memory[0]
+    raise SystemExit(part < LEAST or late > LATEST or grown > MOST)
 
 
 async def compare(service: Service, token: str) -> Outcome:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pickle
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -27,6 +28,7 @@ from app.models import (
     BookAuthor,
     Cover,
     KeptAnswer,
+    Orphan,
     OutboxEntry,
     RefreshToken,
     Review,
@@ -35,7 +37,7 @@ from app.models import (
 )
 from app.resources import Resources, open_resources
 from app.schemas.user import Role
-from app.servers.private import Server, ServerUnavailable, embedded_valkey, private_mariadb
+from app.servers.private import ServerUnavailable, embedded_valkey, private_mariadb
 from app.settings import (
     CacheSettings,
     DatabaseSettings,
@@ -59,7 +61,7 @@ MODELS: list[type[Base]] = [
     UserSession,
     User,
 ]
-MODELS += [KeptAnswer, OutboxEntry]
+MODELS += [KeptAnswer, OutboxEntry, Orphan]
 VAR = Path(__file__).parent.parent / "var"
 SETTINGS = (
     "CACHE_",
@@ -85,16 +87,16 @@ SETTINGS = (
 
 @dataclass
 class Servers:
-    """Given or started for this run; what was started is stopped at its end."""
+    """Given or started for this run, whose processes share them."""
 
-    stack: ExitStack
     folder: Path
-    valkey: Server
+    redis_url: str
     mariadb: URL
     mariadb_source: str
 
 
 servers_key = pytest.StashKey[Servers]()
+stack = ExitStack()  # of what this process has started, and stops
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -102,10 +104,19 @@ def pytest_configure(config: pytest.Config) -> None:
         # What a developer has set for his service is not for the tests.
         if name.startswith(SETTINGS):
             del os.environ[name]
+    if shared := getattr(config, "workerinput", None):
+        config.stash[servers_key] = pickle.loads(shared["servers"])
+        return
     try:
         config.stash[servers_key] = start_servers()
     except ServerUnavailable as error:
         pytest.exit(f"The tests need a MariaDB and a Valkey.\n{error}", returncode=1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Before a process of pytest-xdist starts."""
+    node.workerinput["servers"] = pickle.dumps(node.config.stash[servers_key])
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -113,19 +124,19 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if servers := config.stash.get(servers_key, None):
-        servers.stack.close()
+    stack.close()
 
 
 def start_servers() -> Servers:
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="books-")))
-        valkey = stack.enter_context(embedded_valkey(folder / "valkey"))
+    with ExitStack() as started:
+        folder = Path(started.enter_context(tempfile.TemporaryDirectory(prefix="books-")))
+        valkey = started.enter_context(embedded_valkey(folder / "valkey"))
         url, source = os.environ.get("TEST_DATABASE_URL"), "TEST_DATABASE_URL"
         if not url:
-            mariadb = stack.enter_context(private_mariadb(folder / "mariadb", VAR, say=print))
+            mariadb = started.enter_context(private_mariadb(folder / "mariadb", VAR, say=print))
             url, source = mariadb.url, mariadb.source
-        return Servers(stack.pop_all(), folder, valkey, make_url(url), source)
+        stack.push(started.pop_all())
+        return Servers(folder, valkey.url, make_url(url), source)
 
 
 @pytest.fixture(scope="session")
@@ -169,7 +180,7 @@ def environment(database_url: str, servers: Servers) -> dict[str, Any]:
     return {
         "DATABASE_URL": database_url,
         "DATABASE_POOL_SIZE": 5,
-        "REDIS_URL": servers.valkey.url,
+        "REDIS_URL": servers.redis_url,
         "CACHE_NAMESPACE": f"test-{secrets.token_hex(4)}",
         "LIMITS_ENABLED": False,
         "WEB_CONCURRENCY": 2,
@@ -188,7 +199,7 @@ def settings(database_url: str, servers: Servers) -> Settings:
         _env_file=None,
         database=DatabaseSettings(url=database_url),
         # A machine that is busy for a moment is no Redis that is away.
-        redis=RedisSettings(url=servers.valkey.url, timeout=2),
+        redis=RedisSettings(url=servers.redis_url, timeout=2),
         # What other tests have left in the cache is not for this one, nor are their requests.
         cache=CacheSettings(namespace=f"test-{secrets.token_hex(4)}"),
         limits=LimitsSettings(enabled=False),

@@ -1,5 +1,6 @@
 """A real Prometheus, and promtool: those on the PATH, or out of Debian's package."""
 
+import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +24,11 @@ def program(name: str) -> str:
     """The path of `prometheus` or `promtool`."""
     if found := shutil.which(name):
         return found
-    if not UNPACKED.exists():
-        debian_packages.unpack(["prometheus"], UNPACKED, print)
+    UNPACKED.parent.mkdir(exist_ok=True)
+    with UNPACKED.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the tests run in two processes
+        if not UNPACKED.exists():
+            debian_packages.unpack(["prometheus"], UNPACKED, print)
     return str(UNPACKED / "usr" / "bin" / name)
 
 

@@ -26,6 +26,7 @@ from tests.accounts import add_account
 from tests.catalogue import Catalogue
 from tests.command import start
 from tests.conftest import client_of
+from tests.databases import sqlite_only
 from tests.process import TIMEOUT
 
 EMAIL, PASSWORD = "mary@example.com", "frankenstein"
@@ -450,7 +451,7 @@ async def test_hashing_gives_way_to_the_event_loop():
     assert own != os.SCHED_IDLE
 
 
-@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+@sqlite_only
 async def test_operator_makes_an_account_and_changes_its_role(
     client: httpx2.AsyncClient, environment: dict[str, Any], settings: Settings, tmp_path: Path
 ):

@@ -25,9 +25,9 @@ from app.resources import Resources, open_resources
 from app.servers.private import Server, embedded_valkey
 from app.settings import CacheSettings, DatabaseSettings, RedisSettings, Settings
 from app.shared_connection import Answer
+from tests.databases import mariadb_only, sqlite_only
 
 # What counts is Redis; what asks the database as well says so and is tested on both.
-one_database = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 both_databases = pytest.mark.parametrize("empty_database", ["sqlite", "mariadb"], indirect=True)
 
 
@@ -95,7 +95,7 @@ async def reader_of(settings: Settings, url: str, source: Source) -> AsyncIterat
         yield Reader(resources["cache"], source)
 
 
-@one_database
+@sqlite_only
 async def test_value_is_loaded_once_until_one_of_its_tags_is_invalidated(reader: Reader):
     assert [await reader.get(), await reader.get()] == [1, 1]
     reader.source.number = 2
@@ -106,7 +106,7 @@ async def test_value_is_loaded_once_until_one_of_its_tags_is_invalidated(reader:
     assert reader.source.loads == 2
 
 
-@one_database
+@sqlite_only
 async def test_hit_is_one_round_trip(reader: Reader, monkeypatch: pytest.MonkeyPatch):
     await reader.get()
     shared, commands = reader.cache.store.shared, []
@@ -122,7 +122,7 @@ async def test_hit_is_one_round_trip(reader: Reader, monkeypatch: pytest.MonkeyP
     assert commands == ["MGET"]
 
 
-@one_database
+@sqlite_only
 async def test_slow_reader_cannot_store_what_a_write_has_made_old(reader: Reader, other: Reader):
     """The reader has read 1, then 2 is committed and invalidated, then the reader stores 1."""
     source = reader.source
@@ -146,7 +146,7 @@ async def test_slow_reader_cannot_store_what_a_write_has_made_old(reader: Reader
     assert [await reader.get(), await other.get()] == [2, 2]
 
 
-@one_database
+@sqlite_only
 async def test_many_who_want_it_at_once_cause_one_load(reader: Reader, other: Reader):
     reader.source.before_end = lambda: asyncio.sleep(0.05)
 
@@ -156,7 +156,7 @@ async def test_many_who_want_it_at_once_cause_one_load(reader: Reader, other: Re
     assert reader.source.loads == 1
 
 
-@one_database
+@sqlite_only
 async def test_lock_of_a_process_that_died_delays_others_but_a_little(
     reader: Reader, other: Reader
 ):
@@ -178,7 +178,7 @@ async def test_lock_of_a_process_that_died_delays_others_but_a_little(
     assert reader.source.loads == 2
 
 
-@one_database
+@sqlite_only
 async def test_who_waits_takes_over_from_a_cancelled_request(reader: Reader):
     started, may_end = asyncio.Event(), asyncio.Event()
 
@@ -197,7 +197,7 @@ async def test_who_waits_takes_over_from_a_cancelled_request(reader: Reader):
     assert reader.source.loads == 2
 
 
-@one_database
+@sqlite_only
 async def test_all_who_wait_have_the_error_and_it_is_not_kept(reader: Reader):
     async def fail() -> None:
         await asyncio.sleep(0.01)
@@ -212,7 +212,7 @@ async def test_all_who_wait_have_the_error_and_it_is_not_kept(reader: Reader):
     assert await reader.get() == 1
 
 
-@one_database
+@sqlite_only
 async def test_that_something_does_not_exist_is_kept_for_a_short_time(reader: Reader):
     async def fail() -> None:
         raise NotFound("There is no value")
@@ -228,7 +228,7 @@ async def test_that_something_does_not_exist_is_kept_for_a_short_time(reader: Re
     assert await reader.get() == 1
 
 
-@one_database
+@sqlite_only
 async def test_value_that_is_old_by_time_is_served_while_it_is_loaded_anew(reader: Reader):
     reader.times = {"ttl": 0.01, "stale": 60}
     await reader.get()
@@ -243,7 +243,7 @@ async def test_value_that_is_old_by_time_is_served_while_it_is_loaded_anew(reade
     assert reader.source.loads == 2
 
 
-@one_database
+@sqlite_only
 async def test_value_that_was_invalidated_is_not_served_while_it_is_loaded_anew(reader: Reader):
     reader.times = {"ttl": 0.01, "stale": 60}
     await reader.get()
@@ -254,7 +254,7 @@ async def test_value_that_was_invalidated_is_not_served_while_it_is_loaded_anew(
     assert await reader.get() == 2
 
 
-@one_database
+@sqlite_only
 async def test_value_near_its_end_is_loaded_ahead_of_it(reader: Reader, other: Reader):
     reader.times = other.times = {"ttl": 60, "ahead": 60}
     await reader.get()
@@ -265,7 +265,7 @@ async def test_value_near_its_end_is_loaded_ahead_of_it(reader: Reader, other: R
             assert await reader.get() in (1, 2)
 
 
-@one_database
+@sqlite_only
 async def test_value_that_is_too_large_is_not_kept(settings: Settings):
     settings.cache.max_value = 20
     async with open_resources(settings) as resources:
@@ -276,7 +276,7 @@ async def test_value_that_is_too_large_is_not_kept(settings: Settings):
     assert reader.source.loads == 2
 
 
-@one_database
+@sqlite_only
 async def test_another_shape_does_not_read_the_bytes_of_this_one(reader: Reader):
     class Newer(BaseModel):
         number: int
@@ -291,7 +291,7 @@ async def test_another_shape_does_not_read_the_bytes_of_this_one(reader: Reader)
     assert newer.number == 7
 
 
-@one_database
+@sqlite_only
 async def test_cache_that_is_switched_off_loads_each_time(settings: Settings):
     settings.cache = CacheSettings(enabled=False)
     async with open_resources(settings) as resources:
@@ -301,7 +301,7 @@ async def test_cache_that_is_switched_off_loads_each_time(settings: Settings):
     assert reader.source.loads == 2
 
 
-@one_database
+@sqlite_only
 async def test_cache_that_is_switched_off_shares_no_load_of_before_a_write(settings: Settings):
     settings.cache = CacheSettings(enabled=False)
     async with open_resources(settings) as resources:
@@ -354,7 +354,7 @@ async def test_writes_that_redis_refuses_are_not_followed_by_old_reads(
     assert old == 0
 
 
-@pytest.mark.parametrize("empty_database", ["mariadb"], indirect=True)
+@mariadb_only
 async def test_watch_goes_on_after_the_queue_for_the_database_was_full(settings: Settings):
     settings.database = DatabaseSettings(
         url=settings.database.url, pool_size=2, max_overflow=0, max_waiting=0
@@ -373,7 +373,7 @@ async def test_watch_goes_on_after_the_queue_for_the_database_was_full(settings:
         await cache.store.restamp()
 
 
-@one_database
+@sqlite_only
 async def test_what_is_owed_at_the_end_is_settled(settings: Settings, reader: Reader):
     await reader.get()
     async with open_resources(settings) as resources:
@@ -386,7 +386,7 @@ async def test_what_is_owed_at_the_end_is_settled(settings: Settings, reader: Re
     assert await reader.get() == 2
 
 
-@one_database
+@sqlite_only
 async def test_cancelled_request_leaves_no_lock(reader: Reader, monkeypatch: pytest.MonkeyPatch):
     store, looks = reader.cache.store, 0
     look = store.look
@@ -431,7 +431,7 @@ def test_age_counts_from_the_load_and_is_never_negative():
 # What follows needs a Valkey that can be stopped.
 
 
-@one_database
+@sqlite_only
 async def test_event_loop_that_was_blocked_is_not_taken_for_a_redis_that_is_away(
     settings: Settings, source: Source, valkey: Server
 ):
@@ -463,7 +463,7 @@ async def connected(reader: Reader) -> None:
             await asyncio.sleep(0.01)
 
 
-@one_database
+@sqlite_only
 async def test_without_redis_values_are_loaded_once_for_all_who_wait(
     settings: Settings, source: Source
 ):
@@ -476,7 +476,7 @@ async def test_without_redis_values_are_loaded_once_for_all_who_wait(
         assert await reader.get() == 1
 
 
-@one_database
+@sqlite_only
 async def test_redis_that_does_not_answer_costs_a_moment_once(
     settings: Settings, source: Source, valkey: Server
 ):
@@ -523,7 +523,7 @@ async def test_what_was_invalidated_while_redis_was_away_is_never_served(
                 await asyncio.sleep(0.01)
 
 
-@one_database
+@sqlite_only
 async def test_what_redis_restores_from_an_old_snapshot_is_never_served(
     settings: Settings, source: Source, valkey: Server
 ):
@@ -544,7 +544,7 @@ async def test_what_redis_restores_from_an_old_snapshot_is_never_served(
         assert await reader.get() == 2
 
 
-@one_database
+@sqlite_only
 async def test_commit_whose_answer_is_lost_is_invalidated_again(reader: Reader):
     """It happens only after the first invalidation, and after somebody has read again."""
     await reader.get()
@@ -559,7 +559,7 @@ async def test_commit_whose_answer_is_lost_is_invalidated_again(reader: Reader):
             await asyncio.sleep(0.01)
 
 
-@one_database
+@sqlite_only
 async def test_cancelled_request_still_invalidates(reader: Reader):
     await reader.get()
     committed = asyncio.Event()
@@ -579,7 +579,7 @@ async def test_cancelled_request_still_invalidates(reader: Reader):
     assert await reader.get() == 2
 
 
-@one_database
+@sqlite_only
 async def test_what_a_replica_may_not_have_heard_of_is_not_kept(settings: Settings):
     url = settings.database.url
     settings.database = DatabaseSettings(url=url, read_url=url, read_lag=0.3)
@@ -593,7 +593,7 @@ async def test_what_a_replica_may_not_have_heard_of_is_not_kept(settings: Settin
     assert time.monotonic() - start > 0.25
 
 
-@one_database
+@sqlite_only
 async def test_what_a_replica_may_not_have_heard_of_is_not_kept_in_a_new_epoch(
     settings: Settings,
 ):

@@ -13,13 +13,15 @@ import httpx2
 import pytest
 from PIL import Image
 from pydantic import SecretStr
+from sqlalchemy import delete
 
 from app.images import SIZES
+from app.models import Cover
 from app.resources import Resources
 from app.services.covers import sweep_covers
 from app.settings import CoversSettings, FilesSettings, Settings
 from app.signed_urls import SignedUrls
-from app.storage import Stored, make_storage
+from app.storage import make_storage
 from tests.bucket import make_bucket, running_s3
 from tests.catalogue import Catalogue
 from tests.images import JPEG, PNG, WEBP, image, opened
@@ -104,15 +106,15 @@ async def fetch(client: httpx2.AsyncClient, url: str, **options: Any) -> httpx2.
         return await outside.get(url, **options)
 
 
-async def stored(resources: Resources) -> list[Stored]:
+async def stored(resources: Resources) -> list[str]:
     storage = resources["storage"]
     assert storage is not None
-    return [file async for batch in storage.batches("covers") for file in batch]
+    return [key async for batch in storage.batches("covers") for key in batch]
 
 
-async def sweep(resources: Resources) -> None:
+async def sweep(resources: Resources, orphaned: timedelta = AT_ONCE) -> None:
     assert resources["storage"] is not None
-    await sweep_covers(resources["sessions"], resources["storage"], AT_ONCE)
+    await sweep_covers(resources["sessions"], resources["storage"], orphaned)
 
 
 @in_both
@@ -145,6 +147,9 @@ async def test_new_cover_takes_the_place_of_the_old_one(
     assert (await fetch(client, await url_of(client, path))).content != before
     # Whoever was given the old address still gets what it was given for, until the sweep.
     assert (await fetch(client, old)).content == before
+    await sweep(resources)  # it sees that for the first time
+    await sweep(resources, timedelta(hours=1))
+    assert (await fetch(client, old)).content == before
     assert len(await stored(resources)) == 6
     await sweep(resources)
     assert len(await stored(resources)) == 3
@@ -161,16 +166,25 @@ async def test_cover_of_a_deleted_book_is_swept(
 
     assert (await client.get(path)).status_code == 404
     await sweep(resources)
+    await sweep(resources)
     assert await stored(resources) == []
 
 
-async def test_sweep_leaves_alone_what_is_on_its_way(
+async def test_sweep_takes_what_never_became_a_cover_but_not_what_still_did(
     client: httpx2.AsyncClient, resources: Resources, book_id: int
 ):
     storage = resources["storage"]
     assert storage is not None
-    await storage.put(f"covers/{book_id}/new/small.webp", b"not committed yet")
-    await sweep_covers(resources["sessions"], storage)
+    for key in ("slow", "lost"):
+        await storage.put(f"covers/{book_id}/{key}/small.webp", b"not committed yet")
+    await sweep(resources)
+    async with resources["sessions"].write.begin() as session:
+        session.add(Cover(book_id=book_id, key=f"covers/{book_id}/slow"))
+    await sweep(resources)
+    assert await stored(resources) == [f"covers/{book_id}/slow/small.webp"]
+    async with resources["sessions"].write.begin() as session:
+        await session.execute(delete(Cover))
+    await sweep(resources)  # that it was an orphan once does not count any more
     assert len(await stored(resources)) == 1
     await sweep(resources)
     assert await stored(resources) == []
@@ -287,6 +301,17 @@ async def test_body_that_is_too_large_is_refused_before_it_was_read(
     assert found_out.status_code == 413
     assert "200000 bytes" in found_out.json()["detail"]
     assert sent < 1_000_000
+
+
+async def test_sixteen_bits_of_grey_are_eight(
+    client: httpx2.AsyncClient, path: str, editor: dict[str, str], tmp_path: Path
+):
+    file = tmp_path / "grey.png"
+    Image.new("I;16", (40, 40), 0x8000).save(file)
+    await put(client, path, editor | PNG, file.read_bytes())
+    shown = opened((await client.get(await url_of(client, path, "large"))).content)
+
+    assert shown.convert("L").getpixel((20, 20)) == pytest.approx(128, abs=3)
 
 
 async def test_too_many_uploads_are_refused_before_they_are_read(
@@ -406,7 +431,21 @@ async def test_file_is_had_in_parts_and_only_if_it_is_new(client: httpx2.AsyncCl
     assert (part.status_code, part.content) == (206, whole.content[4:10])
     assert part.headers["Content-Range"] == f"bytes 4-9/{len(whole.content)}"
     assert (same.status_code, same.content) == (304, b"")
+    beyond = await client.get(signed, headers={"Range": "bytes=999999-"})
     assert (head.status_code, head.content) == (200, b"")
+    assert (beyond.status_code, beyond.headers["Content-Type"]) == (416, "application/problem+json")
+    assert beyond.headers["Content-Range"] == f"bytes */{len(whole.content)}"
+    for range_, expected in {
+        "bytes=-5": whole.content[-5:],
+        "bytes=10-": whole.content[10:],
+        "bytes=0-999999": whole.content,
+        "bytes=5-2": whole.content,
+        "bytes=0-1,4-5": whole.content,
+        "lines=1-2": whole.content,
+    }.items():
+        assert (await client.get(signed, headers={"Range": range_})).content == expected
+    changed = {"Range": "bytes=4-9", "If-Range": '"another"'}
+    assert (await client.get(signed, headers=changed)).content == whole.content
     assert head.headers["Content-Length"] == str(len(whole.content))
 
 
@@ -432,4 +471,5 @@ async def test_clients_are_led_to_the_public_address_of_a_store(
 
     assert url.startswith(f"{settings.files.public_endpoint}/test-")
     assert "X-Amz-Expires=300" in url
-    assert (await client.get("/files/covers/7/a/small.webp")).status_code in (403, 404)
+    here = SignedUrls(settings).sign("covers/7/a/small.webp")
+    assert (await client.get(here)).status_code == 404

@@ -13,8 +13,7 @@ from app.metrics import Metrics
 from app.resources import Resources
 from app.settings import DatabaseSettings, Settings, WebSettings
 from tests.catalogue import Catalogue
-
-mariadb_only = pytest.mark.parametrize("empty_database", ["mariadb"], indirect=True)
+from tests.databases import mariadb_only
 
 
 @pytest.fixture

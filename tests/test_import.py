@@ -16,12 +16,12 @@ from app.settings import Settings
 from tests.catalogue import Catalogue
 from tests.command import finish, run, start
 from tests.conftest import Servers
+from tests.databases import sqlite_only
 from tests.goodbooks import COLUMNS, write_goodbooks
 from tests.process import ROOT
 
 SAMPLE = ROOT / "data" / "classics.csv"
 HEADER = ",".join(COLUMNS)
-sqlite_only = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 
 ImportFile = Callable[[Path], Awaitable[Imported]]
 ImportRows = Callable[..., Awaitable[Imported]]
@@ -40,7 +40,7 @@ def import_rows(import_file: ImportFile, tmp_path: Path) -> ImportRows:
 
 @pytest.fixture
 def environment(database_url: str, servers: Servers) -> dict[str, str]:
-    return {"DATABASE_URL": database_url, "REDIS_URL": servers.valkey.url}
+    return {"DATABASE_URL": database_url, "REDIS_URL": servers.redis_url}
 
 
 def names(book: dict[str, Any]) -> list[str]:

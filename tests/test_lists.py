@@ -9,6 +9,7 @@ from sqlalchemy import RowMapping, text
 from app.resources import Resources
 from app.services.books import ORDERS
 from tests.catalogue import Catalogue
+from tests.databases import mariadb_only
 from tests.queries import max_queries, recorded
 from tests.rows import add_books
 
@@ -172,7 +173,7 @@ async def test_authors_are_listed_by_id_and_by_name(catalogue: Catalogue):
     assert [author["name"] for author in by_name] == sorted(names)
 
 
-@pytest.mark.parametrize("empty_database", ["mariadb"], indirect=True)
+@mariadb_only
 async def test_lists_are_found_by_an_index(client: httpx2.AsyncClient, resources: Resources):
     """ANALYZE is EXPLAIN with what was really read: never a whole table, nor a whole index."""
     sessions = resources["sessions"]

@@ -20,6 +20,7 @@ from app.settings import CacheSettings, DatabaseSettings, RequestSettings, Setti
 from tests.accounts import add_account
 from tests.catalogue import Catalogue
 from tests.conftest import client_of
+from tests.databases import sqlite_only
 from tests.metrics import scrape, total
 from tests.process import running
 
@@ -157,7 +158,7 @@ async def test_request_over_its_time_gives_back_what_it_held(settings: Settings)
     assert after.status_code == 200
 
 
-@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+@sqlite_only
 async def test_real_server_refuses_without_a_task_and_keeps_the_connection(
     environment: dict[str, Any], tmp_path: Path
 ):
@@ -199,7 +200,7 @@ async def test_real_server_refuses_without_a_task_and_keeps_the_connection(
     assert not any(message.endswith(" 503") for message in messages)
 
 
-@pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
+@sqlite_only
 async def test_requests_sent_ahead_are_all_answered_while_they_are_refused(
     environment: dict[str, Any], tmp_path: Path
 ):

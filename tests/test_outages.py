@@ -11,11 +11,10 @@ import pytest
 from app.servers.private import embedded_valkey
 from tests.accounts import editors_token
 from tests.catalogue import Catalogue
+from tests.databases import mariadb_only
 from tests.load import load
 from tests.metrics import scrape, total
 from tests.process import Service, running, wait_until
-
-one_database = pytest.mark.parametrize("empty_database", ["mariadb"], indirect=True)
 
 
 async def lookups(service: Service, result: str) -> float:
@@ -23,7 +22,7 @@ async def lookups(service: Service, result: str) -> float:
         return total(await scrape(client), "cache_lookups_total", result=result)
 
 
-@one_database
+@mariadb_only
 @pytest.mark.parametrize("outage", [signal.SIGKILL, signal.SIGSTOP])
 async def test_redis_that_goes_under_load_fails_no_request_and_serves_nothing_old(
     environment: dict[str, Any], tmp_path: Path, outage: signal.Signals

@@ -13,10 +13,11 @@ import pytest
 
 from app.servers.private import Server, private_mariadb
 from tests.conftest import VAR, migrate
+from tests.databases import mariadb_only
 from tests.load import load
 from tests.process import Service, running, wait_until
 
-mariadb_only = pytest.mark.parametrize("empty_database", ["mariadb"], indirect=True)
+pytestmark = mariadb_only
 
 
 @pytest.fixture
@@ -112,7 +113,6 @@ async def test_each_request_and_event_is_one_line(service: Service):
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]{12}Z", line["time"]) for line in lines)
 
 
-@mariadb_only
 async def test_too_many_connections_are_refused_at_the_start(
     environment: dict[str, Any], tmp_path: Path
 ):
@@ -130,7 +130,6 @@ def stoppable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-@mariadb_only
 async def test_stopped_database_is_a_503_until_it_is_back(
     stoppable: Server, environment: dict[str, Any], tmp_path: Path
 ):
@@ -158,7 +157,6 @@ async def test_stopped_database_is_a_503_until_it_is_back(
         assert service.workers == before
 
 
-@mariadb_only
 async def test_service_starts_and_recovers_without_its_database(
     stoppable: Server, environment: dict[str, Any], tmp_path: Path
 ):

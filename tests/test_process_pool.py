@@ -3,7 +3,9 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from app.errors import Overloaded, Unavailable
 from app.metrics import Metrics
 from app.process_pool import ProcessPool, open_process_pool
+from app.request_context import RequestContext, current_request
 from app.settings import ProcessesSettings
 from tests.process import children, wait_until
 from tests.work import fail, hang, pid, take
@@ -99,7 +102,7 @@ async def test_process_that_was_killed_while_idle_fails_nothing(pool: ProcessPoo
 
 async def test_work_that_takes_too_long_is_ended(pool: ProcessPool, tmp_path: Path):
     process = await process_of(pool)  # to start it takes a while
-    pool.settings.timeout = 0.5
+    pool.settings.timeout = 2
     task, hanging = await begin_to_hang(pool, tmp_path / "pid")
     with pytest.raises(Unavailable):
         await task
@@ -127,6 +130,30 @@ async def test_those_who_find_no_place_are_refused_at_once(pool: ProcessPool):
 
     assert results(pool) == {"refused": 1}
     assert await process_of(pool)
+
+
+async def test_who_would_wait_too_long_is_refused(pool: ProcessPool, tmp_path: Path):
+    with pool.place() as place:
+        await place.run(time.sleep, 0.5)
+    pool.settings.max_wait = 0.01
+    with pool.place(), pytest.raises(Overloaded), pool.place():
+        pass
+
+    assert await process_of(pool)  # nobody waits, so nobody is refused
+
+
+async def test_who_has_too_little_time_left_is_refused_and_no_process_ended(pool: ProcessPool):
+    process = await process_of(pool)
+    with pool.place() as place:
+        await place.run(time.sleep, 0.5)
+    request = RequestContext("id", None, {}, deadline=time.perf_counter() + 0.05)
+    current_request.set(request)
+    with pytest.raises(Overloaded):
+        await process_of(pool)
+    request.deadline = inf
+
+    assert await process_of(pool) == process
+    assert results(pool) == {"done": 3, "refused": 1}
 
 
 async def test_work_has_only_so_much_memory(pool: ProcessPool):

@@ -16,11 +16,11 @@ from app.settings import LimitsSettings, RedisSettings, Settings, WebSettings
 from benchmarks.client import Asked, ask
 from tests.catalogue import Catalogue
 from tests.conftest import client_of
+from tests.databases import sqlite_only
 from tests.metrics import scrape, total
 from tests.process import running
 
 # What counts is Redis; one database is enough.
-one_database = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 
 BURST = 5
 SLOW = 1 / 3600  # one an hour: nothing comes back while a test runs
@@ -39,7 +39,7 @@ async def statuses(client: httpx2.AsyncClient, count: int, **headers: str) -> li
     return [answer.status_code for answer in answers]
 
 
-@one_database
+@sqlite_only
 async def test_burst_passes_and_what_follows_is_refused(client: httpx2.AsyncClient):
     answers = [await client.get("/v1/books/1") for _ in range(BURST + 1)]
 
@@ -55,7 +55,7 @@ async def test_burst_passes_and_what_follows_is_refused(client: httpx2.AsyncClie
     assert refused.json()["detail"].startswith("Too many reads")
 
 
-@one_database
+@sqlite_only
 async def test_answer_from_the_cache_counts_as_well(
     client: httpx2.AsyncClient, catalogue: Catalogue
 ):
@@ -66,7 +66,7 @@ async def test_answer_from_the_cache_counts_as_well(
     assert answers[BURST - 1].headers["X-Cache"] == "HIT"
 
 
-@one_database
+@sqlite_only
 async def test_reads_writes_and_probes_do_not_disturb_each_other(client: httpx2.AsyncClient):
     assert (await statuses(client, BURST + 1))[-1] == 429
 
@@ -77,7 +77,7 @@ async def test_reads_writes_and_probes_do_not_disturb_each_other(client: httpx2.
     assert {answer.status_code for answer in probes} == {200}
 
 
-@one_database
+@sqlite_only
 async def test_account_and_address_have_buckets_of_their_own(
     client: httpx2.AsyncClient, catalogue: Catalogue
 ):
@@ -88,7 +88,7 @@ async def test_account_and_address_have_buckets_of_their_own(
     assert await statuses(client, 1, Authorization="Bearer guess") == [429]
 
 
-@one_database
+@sqlite_only
 async def test_rankings_cost_as_much_as_five_reads(client: httpx2.AsyncClient):
     ranking = await client.get("/v1/rankings/books")
 
@@ -96,7 +96,7 @@ async def test_rankings_cost_as_much_as_five_reads(client: httpx2.AsyncClient):
     assert await statuses(client, 1) == [429]
 
 
-@one_database
+@sqlite_only
 async def test_decisions_are_counted(client: httpx2.AsyncClient):
     await statuses(client, BURST + 2)
 
@@ -106,7 +106,7 @@ async def test_decisions_are_counted(client: httpx2.AsyncClient):
     assert total(samples, decisions, policy="reads", decision="refused", by="redis") == 2
 
 
-@one_database
+@sqlite_only
 async def test_without_redis_each_worker_gives_its_share_and_says_so(settings: Settings):
     settings = settings.model_copy(
         update={
@@ -126,7 +126,7 @@ async def test_without_redis_each_worker_gives_its_share_and_says_so(settings: S
     assert total(samples, decisions, decision="refused", by="worker") == 1
 
 
-@one_database
+@sqlite_only
 async def test_limits_go_on_after_the_scripts_of_redis_are_lost(
     client: httpx2.AsyncClient, resources: Resources
 ):
@@ -136,7 +136,7 @@ async def test_limits_go_on_after_the_scripts_of_redis_are_lost(
     assert await statuses(client, BURST - 1) == [404] * (BURST - 2) + [429]
 
 
-@one_database
+@sqlite_only
 async def test_cost_takes_several_tokens_and_never_more_than_there_can_be(
     settings: Settings, resources: Resources
 ):
@@ -150,7 +150,7 @@ async def test_cost_takes_several_tokens_and_never_more_than_there_can_be(
 
 
 @pytest.mark.parametrize("redis", ["there", "away"])
-@one_database
+@sqlite_only
 async def test_tokens_come_back_at_the_rate(settings: Settings, redis: str, resources: Resources):
     """As many as time has passed by the clock that counts, though nobody says how much."""
     settings.limits = LimitsSettings(reads_rate=50, reads_burst=1)
@@ -201,7 +201,7 @@ async def forwarded(url: str, addresses: list[str]) -> list[int]:
     return [answer.status_code for answer in answers]
 
 
-@one_database
+@sqlite_only
 async def test_only_a_trusted_proxy_is_believed_who_the_client_is(
     environment: dict[str, Any], tmp_path: Path
 ):
@@ -223,7 +223,7 @@ async def test_only_a_trusted_proxy_is_believed_who_the_client_is(
     assert forged == [404, 429, 429, 429, 429]
 
 
-@one_database
+@sqlite_only
 async def test_eight_processes_together_pass_rate_times_time_and_the_burst(
     environment: dict[str, Any], tmp_path: Path
 ):
@@ -246,10 +246,11 @@ async def test_eight_processes_together_pass_rate_times_time_and_the_burst(
             await ask(service.url, ["/v1/books/1"], 64, clients=32, asked=asked)
             times.append(await redis_time(redis))
 
-    # From the first round to the last, all that came back was taken.
+    # From the first round to the last, all that came back was taken, but for what a bucket that
+    # was full could not take while the machine had no time for its clients.
     assert asked.answers.keys() == {404, 429}
     least, most = burst + rate * (times[-2] - times[1]), burst + rate * (times[-1] - times[0])
-    assert least - 1 <= asked.answers[404] <= most + 1
+    assert least * 0.98 - 1 <= asked.answers[404] <= most + 1
     assert asked.answers[429] > most
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import pytest
 from redis.asyncio import Redis
 from sqlalchemy import make_url
 
 from app.servers.private import embedded_valkey
 from tests.conftest import Servers, execute
+from tests.databases import mariadb_only
 from tests.job_process import job_worker
 from tests.process import free_port, running
 
@@ -27,7 +27,7 @@ SECRETS = {
 }
 
 
-@pytest.mark.parametrize("empty_database", ["mariadb"], indirect=True)
+@mariadb_only
 async def test_no_secret_is_in_what_the_service_says(
     environment: dict[str, Any], resources: object, servers: Servers, tmp_path: Path
 ):

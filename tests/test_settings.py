@@ -8,6 +8,7 @@ from app.database import database_url as url_of
 from app.settings import DEVELOPMENT_KEY, Settings, read_settings
 from app.settings_table import settings_table
 from tests.command import run
+from tests.databases import sqlite_only
 from tests.process import ROOT, free_port
 
 ROWS = [row.strip("| ").split(" | ") for row in settings_table().splitlines()[2:]]
@@ -19,7 +20,6 @@ PRODUCTION = {
     "TOKENS_KEY": "k" * 32,
     "FORWARDED_ALLOW_IPS": "10.0.0.0/24,127.0.0.1",
 }
-sqlite_only = pytest.mark.parametrize("empty_database", ["sqlite"], indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -251,6 +251,13 @@ def test_good_production_settings_are_accepted(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv(name, value)
 
     assert read_settings().environment == "production"
+
+
+def test_half_of_the_credentials_of_a_bucket_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FILES_ACCESS_KEY_ID", "key")
+
+    with pytest.raises(SystemExit, match=r"(?m)^  FILES_SECRET_ACCESS_KEY: is not set"):
+        read_settings()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import httpx2
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.collector import collecting
+from tests.databases import mariadb_only
 from tests.process import ROOT, running, wait_until
 
 
@@ -15,6 +16,7 @@ def attributes(span: Span) -> dict[str, str]:
     return {pair.key: pair.value.string_value for pair in span.attributes}
 
 
+@mariadb_only
 async def test_every_worker_sends_traces_that_go_on_those_of_its_clients(
     environment: dict[str, Any], tmp_path: Path
 ):

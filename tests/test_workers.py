@@ -30,6 +30,7 @@ from benchmarks.client import Asked, ask
 from tests.accounts import editors_token
 from tests.catalogue import Catalogue
 from tests.conftest import Servers
+from tests.databases import mariadb_only
 from tests.job_process import job_worker
 from tests.linearity import History, read_and_write
 from tests.metrics import scrape, total
@@ -38,7 +39,7 @@ from tests.prometheus import Prometheus, scraping
 from tests.sellers import running_sellers
 
 # One database is enough here.
-pytestmark = pytest.mark.parametrize("empty_database", ["mariadb"], indirect=True)
+pytestmark = mariadb_only
 
 WORKERS = 4
 BOOKS = 20
@@ -65,7 +66,7 @@ def environment(database_url: str, servers: Servers) -> dict[str, Any]:
         "DATABASE_URL": database_url,
         "DATABASE_POOL_SIZE": 5,
         "DATABASE_MAX_OVERFLOW": 5,
-        "REDIS_URL": servers.valkey.url,
+        "REDIS_URL": servers.redis_url,
         "REDIS_TIMEOUT": 2,  # a machine that is busy for a moment is no Redis that is away
         "CACHE_NAMESPACE": f"test-{secrets.token_hex(4)}",
         "LIMITS_READS_RATE": 1_000_000,

@@ -4,7 +4,7 @@ from app.models.author import Author
 from app.models.base import Base
 from app.models.book import Book, BookAuthor
 from app.models.cache_epoch import CacheEpoch
-from app.models.cover import Cover
+from app.models.cover import Cover, Orphan
 from app.models.kept_answer import KeptAnswer
 from app.models.outbox import OutboxEntry
 from app.models.review import Review
@@ -18,6 +18,7 @@ __all__ = [
     "CacheEpoch",
     "Cover",
     "KeptAnswer",
+    "Orphan",
     "OutboxEntry",
     "RefreshToken",
     "Review",

@@ -1,7 +1,9 @@
+from datetime import datetime
+
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models.base import Base
+from app.models.base import Base, UTCDateTime, now
 
 
 class Cover(Base):
@@ -14,3 +16,12 @@ class Cover(Base):
     )
     # What the names of its files begin with.
     key: Mapped[str] = mapped_column(String(100), unique=True)
+
+
+class Orphan(Base):
+    """Files that no cover names: whoever was given their address may still use it for a while."""
+
+    __tablename__ = "orphans"
+
+    key: Mapped[str] = mapped_column(String(100), primary_key=True)
+    seen_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)

@@ -1,13 +1,14 @@
+from http import HTTPStatus
 from urllib.parse import quote
 
-from anyio import Path
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse
-from starlette.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.responses import Response, StreamingResponse
 
 from app.dependencies import Folder, Signed
 from app.errors import NotFound
 from app.etag import etag, read_etags
+from app.ranges import Unsatisfiable, read_range
 from app.routing import SignedRoute
 
 TYPE = "image/webp"
@@ -22,11 +23,28 @@ async def get_file(key: str, left: Signed, folder: Folder, request: Request) -> 
     if (served_at := request.state.settings.files.accel) is not None:
         headers["X-Accel-Redirect"] = f"{served_at}/{quote(key)}"
         return Response(headers=headers, media_type=TYPE)
-    path = folder.path(key)
-    if not await Path(path).is_file():
+    size = await folder.size(key)
+    if size is None:
         raise NotFound("This file was replaced; ask again for its address")
-    headers["ETag"] = etag(key.encode())  # a key has one content
+    tag = etag(key.encode())  # a key has one content
+    headers |= {"ETag": tag, "Accept-Ranges": "bytes"}
     known = read_etags(request.headers.get("If-None-Match", ""))
-    if known is None or headers["ETag"] in known:
+    if known is None or tag in known:
         return Response(status_code=304, headers=headers)
-    return FileResponse(path, headers=headers, media_type=TYPE)
+    try:
+        is_same = request.headers.get("If-Range", tag) == tag
+        part = read_range(request.headers.get("Range") if is_same else None, size)
+    except Unsatisfiable:
+        raise HTTPException(
+            HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+            f"The file has {size} bytes",
+            {"Content-Range": f"bytes */{size}"},
+        ) from None
+    status = 200 if part is None else 206
+    if part is not None:
+        headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
+    part = part or range(size)
+    headers["Content-Length"] = str(len(part))
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers, media_type=TYPE)
+    return StreamingResponse(folder.read(key, part), status, headers, TYPE)

@@ -1,27 +1,24 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from app.cache import Cache
 from app.database import Sessions
 from app.errors import Invalid, NotFound, UnsupportedMedia
 from app.images import FORMATS, NotAnImage, Picture, UnusableImage, make_pictures
-from app.models import Book, Cover
+from app.models import Book, Cover, Orphan
 from app.models.base import now
 from app.process_pool import Place, ProcessPool
 from app.schemas.cover import CoverImage, CoverRead, Size
 from app.settings import CoversSettings
-from app.storage import Storage, Stored
+from app.storage import FolderStorage, Storage
 from app.uploads import Uploads
 
 TTL = 300  # s
 FOLDER = "covers"
-# Longer than the way of an upload from the first file to the commit, and than a URL that was given
-# out just before the next one.
-ORPHANED = timedelta(hours=1)
 
 
 class CoverService:
@@ -50,7 +47,9 @@ class CoverService:
         with self.processes.place() as place:
             pictures = await self._pictures(place, body)
             key = f"{FOLDER}/{book_id}/{secrets.token_hex(16)}"
-            await asyncio.gather(*(self.storage.put(_name(key, p.size), p.webp) for p in pictures))
+            puts = (self.storage.put(_name(key, p.size), p.webp) for p in pictures)
+            for failed in filter(None, await asyncio.gather(*puts, return_exceptions=True)):
+                raise failed
         await self._swap(book_id, key)
         images = [
             CoverImage(size=p.size, width=p.width, height=p.height, bytes=len(p.webp))
@@ -74,7 +73,7 @@ class CoverService:
 
         tags = [f"book:{book_id}", f"cover:{book_id}"]
         key = await self.cache.get_or_load(f"cover:{book_id}", str, load, ttl=TTL, tags=tags)
-        return self.storage.sign(_name(key, size))
+        return await self.storage.sign(_name(key, size))
 
     async def _pictures(self, place: Place, body: AsyncIterable[bytes]) -> list[Picture]:
         async with self.uploads.receive(body) as path:
@@ -95,22 +94,41 @@ class CoverService:
                 await session.commit()
 
 
-async def sweep_covers(
-    sessions: Sessions, storage: Storage, orphaned: timedelta = ORPHANED
-) -> None:
-    """Delete the files of covers that were replaced, or never came to be one."""
+async def sweep_covers(sessions: Sessions, storage: Storage, orphaned: timedelta) -> None:
+    """Delete the files of covers that were replaced, or never came to be one.
+
+    `orphaned`: how long after a sweep has first seen that.
+    """
     before = now() - orphaned
-    async for batch in storage.batches(FOLDER):
-        if old := [stored for stored in batch if stored.modified < before]:
-            await storage.delete(await _orphans(sessions, old))
-    await storage.tidy(before)
+    async for names in storage.batches(FOLDER):
+        files: dict[str, list[str]] = {}
+        for name in names:
+            files.setdefault(name.rpartition("/")[0], []).append(name)
+        if old := await _orphans(sessions, [*files], before):
+            await storage.delete([name for key in old for name in files[key]])
+            await _forget(sessions, old)
+    if isinstance(storage, FolderStorage):
+        await storage.tidy(before)
 
 
-async def _orphans(sessions: Sessions, files: list[Stored]) -> list[str]:
-    keys = {file.key.rpartition("/")[0] for file in files}
-    async with sessions.current() as session:
+async def _orphans(sessions: Sessions, keys: list[str], before: datetime) -> list[str]:
+    """Those that were there before; others are there from now on."""
+    async with sessions.write() as session:
         used = {*await session.scalars(select(Cover.key).where(Cover.key.in_(keys)))}
-    return [file.key for file in files if file.key.rpartition("/")[0] not in used]
+        # One may have been on its way when it was seen.
+        await session.execute(delete(Orphan).where(Orphan.key.in_(used)))
+        orphans = {*keys} - used
+        seen = await session.scalars(select(Orphan).where(Orphan.key.in_(orphans)))
+        times = {orphan.key: orphan.seen_at for orphan in seen}
+        session.add_all(Orphan(key=key) for key in orphans - times.keys())
+        await session.commit()
+    return [key for key, seen_at in times.items() if seen_at < before]
+
+
+async def _forget(sessions: Sessions, keys: list[str]) -> None:
+    async with sessions.write() as session:
+        await session.execute(delete(Orphan).where(Orphan.key.in_(keys)))
+        await session.commit()
 
 
 def _name(key: str, size: str) -> str:

@@ -64,6 +64,7 @@ END
 cat >"$conf/uploads.conf" <<END
 limit_conn connections $EDGE_CONNECTIONS;
 limit_conn uploads 16;
+limit_conn uploaders 4;
 END
 
 if [ -r "$certificates/fullchain.pem" ] && [ -r "$certificates/privkey.pem" ]; then

@@ -29,7 +29,7 @@ async def service(database_url: str, servers: Servers, tmp_path: Path) -> Any:
         tmp_path / "log",
         DATABASE_URL=database_url,
         DATABASE_POOL_SIZE=5,
-        REDIS_URL=servers.valkey.url,
+        REDIS_URL=servers.redis_url,
         WEB_CONCURRENCY=1,
     ) as service:
         yield service

@@ -13,7 +13,6 @@ from typing import TypeVar, TypeVarTuple
 
 from app.servers.process import end_with_parent
 
-NICE = 10  # a tenth of the CPU time of an event loop, where there is not enough for both
 MAX_MEMORY = 1 << 30  # bytes of address space: what wants more gets a MemoryError
 
 T = TypeVar("T")
@@ -48,8 +47,9 @@ def _begin() -> None:
     if parent is None or parent.pid != os.getppid():
         sys.exit("This process was started by one that has ended since")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
-    os.nice(NICE)
     if sys.platform == "linux":
+        # It has what the event loops leave: one that wakes up does not wait until this is ready to.
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         # Where there is too little memory, the kernel ends this one and not the worker.
         Path("/proc/self/oom_score_adj").write_text("500")
         resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))

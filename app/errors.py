@@ -94,6 +94,11 @@ class Unavailable(AppError):
 class Overloaded(Unavailable):
     """Refused to keep what was accepted fast."""
 
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        """`retry_after`: s."""
+        super().__init__(message)
+        self.headers = {"Retry-After": str(retry_after)}
+
 
 class TooManyRequests(AppError):
     status = HTTPStatus.TOO_MANY_REQUESTS

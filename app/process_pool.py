@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import asynccontextmanager, contextmanager
-from typing import TypeVar, TypeVarTuple
+from math import ceil
+from typing import NoReturn, TypeVar, TypeVarTuple
 
 from app.child_process import ChildProcess
 from app.errors import Overloaded, Unavailable
@@ -53,8 +54,7 @@ class ProcessPool:
         """Take one before anything costly happens. Raises Overloaded where there is none, or where
         those who wait already will take too long.
         """
-        wait = self._taken * self._usual / self.settings.count
-        if self._taken >= self.settings.max_waiting or wait > self.settings.max_wait:
+        if self._taken >= self.settings.max_waiting or self._wait > self.settings.max_wait:
             self._refuse()
         self._taken += 1
         self.metrics.pool_places.inc()
@@ -120,9 +120,15 @@ class ProcessPool:
             raise BrokenProcessPool from error
         return child, child.submit(work, *arguments)
 
-    def _refuse(self) -> None:
+    @property
+    def _wait(self) -> float:
+        """Of who would come now, s."""
+        return self._taken * self._usual / self.settings.count
+
+    def _refuse(self) -> NoReturn:
         self._observe("refused", 0)
-        raise Overloaded("Too much is waiting to be processed right now")
+        # When it is the turn of who came now, there is room.
+        raise Overloaded("Too much is waiting to be processed right now", ceil(self._wait) or 1)
 
     def _observe(self, result: str, seconds: float) -> None:
         self.metrics.pool_duration[result].observe(seconds)

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Set
-from contextlib import nullcontext
 from functools import lru_cache
 from http import HTTPStatus
 from inspect import signature
@@ -49,14 +48,6 @@ def limited(policy: PolicyName, cost: int = 1) -> Callable[[F], F]:
     return mark
 
 
-def waits(handler: F) -> F:
-    """Say of a handler that it mostly waits, within limits of its own: it is not counted as work,
-    of which others would then be refused.
-    """
-    handler.waits = True  # type: ignore[attr-defined]
-    return handler
-
-
 class ProbeRoute(APIRoute):
     """Answers HEAD as well as GET, and refuses query parameters that it does not declare.
 
@@ -97,7 +88,7 @@ class ProbeRoute(APIRoute):
 class Route(ProbeRoute):
     """Also keeps to what a client may ask for and a worker can do, and answers from the cache.
 
-    See `limited` and `waits`; `cached` in app/cached_responses.py, `max_body` in body_limit.py.
+    See `limited`; `cached` in app/cached_responses.py, `max_body` in body_limit.py.
     """
 
     def __init__(self, path: str, *args: Any, **options: Any) -> None:
@@ -105,7 +96,6 @@ class Route(ProbeRoute):
         policed = Policed("reads" if "GET" in (self.methods or ()) else "writes")
         self.policed: Policed = getattr(self.endpoint, "policed", policed)
         self.max_body = getattr(self.endpoint, "max_body", usual)
-        self.waits = getattr(self.endpoint, "waits", False)
         caching: Caching | None = getattr(self.endpoint, "caching", None)
         self.responses = problems(HTTPStatus.TOO_MANY_REQUESTS) | self.responses
         if caching:
@@ -120,7 +110,7 @@ class Route(ProbeRoute):
 
         async def work(request: Request) -> Response:
             await ask(request.scope, self.policed)()
-            with nullcontext() if self.waits else request.scope["state"]["workload"]:
+            with request.scope["state"]["workload"]:
                 response = await handler(request)
             response.headers.setdefault("Cache-Control", "private, no-store")
             return response

@@ -197,7 +197,7 @@ class CoversSettings(BaseModel):
 class ProcessesSettings(BaseModel):
     count: int = Field(1, ge=1, description="Processes of each worker for work that needs a CPU")
     max_waiting: int = Field(
-        32, ge=1, description="Requests of a worker that may wait for them, be it to upload"
+        16, ge=1, description="Requests of a worker that may wait for them, be it to upload"
     )
     max_wait: Seconds = Field(
         5, description="Longest wait for them, by what work has taken on average, s; else 503"

@@ -1,4 +1,4 @@
-"""Bodies on their way, in files: a worker's memory holds a few kilobytes of each."""
+"""Bodies on their way, in files: a worker's memory holds no more than BUFFER of each."""
 
 import asyncio
 import fcntl
@@ -20,6 +20,7 @@ from app.errors import Unavailable
 
 THREADS = 4  # writing to a disk is waiting for it; more would wait for each other
 LOCK = "lock"
+BUFFER = 262_144  # bytes; each step into a thread costs as much as copying so many
 GOODBYE = 2  # s; for what is being deleted when the worker stops
 
 T = TypeVar("T")
@@ -93,10 +94,11 @@ class Upload:
         self._file = self._left.enter_context(path.open("xb"))
         return path
 
-    def write(self, chunk: bytes) -> None:
-        self._file.write(chunk)
+    def write(self, content: bytearray) -> None:
+        self._file.write(content)
 
-    def close(self) -> None:
+    def finish(self, content: bytearray) -> None:
+        self._file.write(content)
         self._file.close()
 
     def discard(self) -> None:
@@ -147,9 +149,13 @@ class Uploads:
         upload, steps = Upload(self.folder), Steps(self._threads)
         try:
             path = await steps.do(upload.open)
+            buffer = bytearray()
             async for chunk in chunks:
-                await steps.do(partial(upload.write, chunk))
-            await steps.do(upload.close)
+                buffer += chunk
+                if len(buffer) >= BUFFER:
+                    full, buffer = buffer, bytearray()
+                    await steps.do(partial(upload.write, full))
+            await steps.do(partial(upload.finish, buffer))
             yield path
         finally:
             # Nobody waits for this: the answer goes first, and a request that is out of time ends.

@@ -6,9 +6,13 @@ Reads are asked for in turns, alone and beside clients that upload one cover aft
 import asyncio
 import random
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
+from multiprocessing import get_context
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,7 +29,8 @@ EDITOR = UserCreate(email="editor@example.com", name="Editor", password="a long 
 UPLOADS = 200  # at once
 WORKERS = 2
 SIZE = (1000, 1500)  # px
-TURNS = 6
+TURNS = 3
+READS = 4  # rounds of them in each turn
 LEAST = 0.7  # of the throughput alone
 MOST = 300  # MiB more than before
 
@@ -81,26 +86,49 @@ async def compare(service: Service, token: str) -> Outcome:
     outcome = Outcome()
     await read(service)
     outcome.memory.append(service.memory())
-    bodies = [cover() for _ in range(4)]
     for _ in range(TURNS):
-        outcome.alone += await read(service)
-        stopped = asyncio.Event()
+        for _ in range(READS):
+            outcome.alone += await read(service)
         start = time.perf_counter()
-        uploads = [upload(service, token, bodies, number, stopped) for number in range(UPLOADS)]
-        tasks = [asyncio.create_task(each) for each in uploads]
-        await asyncio.sleep(0.5)
-        outcome.beside += await read(service)
-        outcome.memory.append(service.memory())
-        stopped.set()
-        for taken, refused in await asyncio.gather(*tasks):
-            outcome.taken += taken
-            outcome.refused += refused
+        with uploading(service.url, token) as counts:
+            await asyncio.sleep(1)  # all of them are there
+            for _ in range(READS):
+                outcome.beside += await read(service)
+            outcome.memory.append(service.memory())
+        taken, refused = await asyncio.to_thread(counts.get)
+        outcome.taken += taken
+        outcome.refused += refused
         outcome.uploading += time.perf_counter() - start
     return outcome
 
 
+@contextmanager
+def uploading(url: str, token: str) -> Iterator["Queue[tuple[int, int]]"]:
+    """In a process of their own: those who read shall not wait for those who upload."""
+    context = get_context("spawn")
+    stopped, counts = context.Event(), context.Queue()
+    process = context.Process(target=run_uploads, args=(url, token, stopped, counts))
+    process.start()
+    try:
+        yield counts
+    finally:
+        stopped.set()
+
+
+def run_uploads(url: str, token: str, stopped: Event, counts: "Queue[tuple[int, int]]") -> None:
+    """Put how many were taken and how many refused."""
+    bodies = [cover() for _ in range(4)]
+
+    async def upload_all() -> None:
+        uploads = (upload(url, token, bodies, number, stopped) for number in range(UPLOADS))
+        taken, refused = zip(*await asyncio.gather(*uploads), strict=True)
+        counts.put((sum(taken), sum(refused)))
+
+    asyncio.run(upload_all())
+
+
 async def upload(
-    service: Service, token: str, bodies: list[bytes], number: int, stopped: asyncio.Event
+    url: str, token: str, bodies: list[bytes], number: int, stopped: Event
 ) -> tuple[int, int]:
     """How many covers were taken of this client, and how many refused."""
     body = bodies[number % len(bodies)]
@@ -109,7 +137,7 @@ async def upload(
         f"Authorization: Bearer {token}\r\nContent-Type: image/jpeg\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     ).encode()
-    host, port = service.url.removeprefix("http://").split(":")
+    host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     taken = refused = 0
     while not stopped.is_set():
@@ -121,7 +149,8 @@ async def upload(
             taken += 1
         elif answer.startswith(b"http/1.1 503"):
             refused += 1
-            await asyncio.sleep(random.uniform(1, 2))  # noqa: S311 - as Retry-After says
+            after = int(answer.partition(b"retry-after:")[2].split()[0])
+            await asyncio.sleep(after * random.uniform(1, 2))  # noqa: S311 - chance, not a secret
         else:
             raise SystemExit(f"An upload failed: {answer!r}")
     writer.close()

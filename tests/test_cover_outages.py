@@ -36,6 +36,7 @@ async def service(
     environment: dict[str, Any], settings: Settings, tmp_path: Path
 ) -> AsyncIterator[Service]:
     environment |= {"FILES_URL": settings.files.url, "WEB_CONCURRENCY": 2}
+    environment |= {"REQUEST_TIMEOUT": 60, "PROCESSES_TIMEOUT": 60, "PROCESSES_MAX_WAIT": 60}
     async with running(tmp_path / "log", **environment) as service:
         yield service
 

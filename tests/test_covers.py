@@ -19,7 +19,7 @@ from app.images import SIZES
 from app.models import Cover
 from app.resources import Resources
 from app.services.covers import sweep_covers
-from app.settings import CoversSettings, FilesSettings, Settings
+from app.settings import CoversSettings, FilesSettings, ProcessesSettings, Settings
 from app.signed_urls import SignedUrls
 from app.storage import make_storage
 from tests.bucket import make_bucket, running_s3
@@ -66,6 +66,9 @@ in_both = pytest.mark.parametrize("kind", ["folder", "bucket"])
 @pytest.fixture
 def settings(settings: Settings, kind: str, request: pytest.FixtureRequest) -> Settings:
     settings.files = request.getfixturevalue(kind)
+    # They get what the other tests leave of the CPUs.
+    settings.processes = ProcessesSettings(timeout=60, max_wait=60)
+    settings.request.timeout = 60
     return settings
 
 

@@ -68,7 +68,7 @@ async def test_process_starts_when_it_is_needed_and_is_kept(pool: ProcessPool):
 
     assert first == again
     assert first not in before
-    assert os.getpriority(os.PRIO_PROCESS, first) > os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.sched_getscheduler(first) == os.SCHED_IDLE
 
 
 async def test_error_of_the_work_is_raised_and_its_process_goes_on(pool: ProcessPool):

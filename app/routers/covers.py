@@ -6,7 +6,7 @@ from fastapi.responses import RedirectResponse
 from app.body_limit import max_body
 from app.dependencies import Covers, Editor, Id, ImageBody
 from app.images import FORMATS
-from app.routing import Route, limited, problems, waits
+from app.routing import Route, limited, problems
 from app.schemas.cover import CoverRead, Size
 
 IMAGE = {"type": "string", "format": "binary"}
@@ -31,7 +31,6 @@ async def get_cover(
 )
 @max_body(lambda settings: settings.covers.max_body)
 @limited("writes", cost=5)
-@waits
 async def put_cover(book_id: Id, covers: Covers, image: ImageBody) -> CoverRead:
     """Takes the image itself as the body, and keeps its pixels in three sizes."""
     return await covers.put(book_id, image)

@@ -41,10 +41,10 @@ class CoverService:
         self.settings = settings
 
     async def put(self, book_id: int, body: AsyncIterable[bytes]) -> CoverRead:
-        async with self.sessions.current() as session:
-            if await session.scalar(select(Book.id).where(Book.id == book_id)) is None:
-                raise _no_book(book_id)
         with self.processes.place() as place:
+            async with self.sessions.current() as session:
+                if await session.scalar(select(Book.id).where(Book.id == book_id)) is None:
+                    raise _no_book(book_id)
             pictures = await self._pictures(place, body)
             key = f"{FOLDER}/{book_id}/{secrets.token_hex(16)}"
             puts = (self.storage.put(_name(key, p.size), p.webp) for p in pictures)

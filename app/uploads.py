@@ -50,8 +50,9 @@ class Folder:
 
     def _make(self) -> Path:
         self.parent.mkdir(parents=True, exist_ok=True)
-        if self.parent.stat().st_uid != os.getuid():
+        if self.parent.stat().st_uid not in (os.getuid(), 0):
             raise PermissionError(f"{self.parent} is somebody else's")
+        self.close()  # where somebody has deleted what we had
         self.clean()
         with self._alone():
             own = Path(tempfile.mkdtemp(prefix="worker-", dir=self.parent))

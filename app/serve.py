@@ -86,6 +86,8 @@ def serve(*, reload: bool, mariadb: bool, jobs: bool) -> None:
 
 
 def _interrupt(*_: object) -> NoReturn:
+    if multiprocessing.parent_process() is not None:
+        os._exit(0)  # a process of ours that had no time yet to do as it likes with signals
     raise KeyboardInterrupt
 
 

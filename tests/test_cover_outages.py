@@ -51,7 +51,16 @@ def pool_processes(worker: int) -> list[int]:
 
 
 def have_ended(processes: list[int]) -> bool:
-    return not any(Path(f"/proc/{process}").exists() for process in processes)
+    """Also where nobody asks how: the first process of some containers does not."""
+    return all(_has_ended(process) for process in processes)
+
+
+def _has_ended(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"
 
 
 class Uploader:

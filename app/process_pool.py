@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import asynccontextmanager, contextmanager
-from math import ceil
+from math import ceil, inf
 from typing import NoReturn, TypeVar, TypeVarTuple
 
 from app.child_process import ChildProcess
@@ -65,10 +65,14 @@ class ProcessPool:
             self.metrics.pool_places.dec()
 
     async def run(self, work: Callable[[*Ts], T], *arguments: *Ts) -> T:
+        had_to_wait = self._turns.locked()
         async with self._turns:
             request = current_request.get()
-            if request is not None and request.deadline - time.perf_counter() < self._usual:
-                self._refuse()  # it would be ended half done, and its process with it
+            left = inf if request is None else request.deadline - time.perf_counter()
+            # It would be ended half done, and its process with it. Who comes first is let try, as
+            # else an average that was too long would never become shorter.
+            if had_to_wait and left < self._usual:
+                self._refuse()
             start = time.perf_counter()
             result = "cancelled"
             try:

@@ -1,17 +1,20 @@
 """Access tokens: signed, short-lived, and good for as long as the session they belong to."""
 
 import time
+from collections.abc import Callable
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jwt
 from starlette.types import Scope
 
 from app.errors import Unauthorized
+from app.header_fields import single_field
 from app.settings import TokenSettings
 
 ALGORITHM = "HS256"
 TYPE = "at+jwt"  # RFC 9068: no other token of ours, should there be one, is good for this
+F = TypeVar("F", bound=Callable[..., Any])
 CLAIMS = ("sub", "sid", "aud", "iss", "iat", "exp")
 
 
@@ -69,12 +72,30 @@ def _name(key: str) -> str:
 
 
 def bearer(scope: Scope) -> str | None:
-    """The token of the `Authorization` header (RFC 6750)."""
-    for name, value in scope["headers"]:
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            token: str = value[7:].decode("latin-1").strip()
-            return token
-    return None
+    """The token of the `Authorization` header (RFC 6750); raises Unauthorized of two."""
+    value = authorization(scope)
+    return value[7:].strip() if value is not None and value[:7].lower() == "bearer " else None
+
+
+def authorization(scope: Scope) -> str | None:
+    """The header; raises Unauthorized where it was given twice: whose word counts is not clear."""
+    try:
+        return single_field(scope, b"authorization")
+    except ValueError as error:
+        raise Unauthorized(str(error), invalid=True) from None
+
+
+def needs_token(dependency: F) -> F:
+    """Mark a dependency that refuses requests without a token: before the body is read, too."""
+    dependency.needs_token = True  # type: ignore[attr-defined]
+    return dependency
+
+
+def require_claims(scope: Scope) -> Claims:
+    claims = claims_of(scope)
+    if claims is None:
+        raise Unauthorized("This needs an access token; POST /v1/tokens gives one")
+    return claims
 
 
 def claims_of(scope: Scope) -> Claims | None:

@@ -72,8 +72,10 @@ class Wish(NamedTuple):
     def has(self, tag: bytes) -> bool:
         if self.if_none_match is None:
             return False
-        tags = read_etags(self.if_none_match.decode("latin-1"))
-        return tags is None or tag.decode() in tags
+        try:
+            return read_etags(self.if_none_match.decode("latin-1")).match(tag.decode())
+        except ValueError:
+            return False
 
 
 def read_wish(scope: Scope) -> Wish:
@@ -85,7 +87,8 @@ def read_wish(scope: Scope) -> Wish:
         elif name == b"cache-control":
             bypass |= b"no-cache" in value.lower() or b"no-store" in value.lower()
         elif name == b"if-none-match":
-            if_none_match = value
+            # Several lines are one list (RFC 9110, 5.3).
+            if_none_match = value if if_none_match is None else b"%b, %b" % (if_none_match, value)
     return Wish(credentials, bypass, if_none_match)
 
 

@@ -10,21 +10,30 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import ClientDisconnect
 
 from app import cache, database, idempotency
-from app.access_tokens import claims_of
-from app.errors import CutOff, Forbidden, NotFound, Unauthorized, Unavailable, UnsupportedMedia
-from app.etag import read_etags
+from app.access_tokens import authorization, needs_token, require_claims
+from app.errors import (
+    CutOff,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMedia,
+)
+from app.etag import Tags, read_etags
+from app.header_fields import list_field
 from app.images import FORMATS
 from app.rate_limit import caller_of
 from app.schemas.base import Whole
 from app.schemas.book import MAX_ID
 from app.schemas.user import Account, Role
+from app.services import preconditions
 from app.services.authors import AuthorService
 from app.services.books import BookService
 from app.services.covers import CoverService
 from app.services.dashboard import DashboardService
 from app.services.logins import LoginService
 from app.services.offers import OfferService
-from app.services.preconditions import ExpectedTags
 from app.services.rankings import RankingService
 from app.services.reviews import ReviewService
 from app.services.users import UserService
@@ -146,14 +155,12 @@ async def read_login(
     return form
 
 
+@needs_token
 async def get_account(
     request: Request, users: Users, token: Annotated[str | None, Depends(oauth2)]
 ) -> Account:
-    claims = claims_of(request.scope)
-    if claims is None:
-        raise Unauthorized("This needs an access token; POST /v1/tokens gives one")
     try:
-        return await users.of_session(*claims)
+        return await users.of_session(*require_claims(request.scope))
     except NotFound as error:
         raise Unauthorized(f"{error}; log in", invalid=True) from None
 
@@ -167,14 +174,30 @@ async def require_editor(account: CurrentAccount) -> None:
         raise Forbidden("This needs the role `editor`")
 
 
-async def read_if_match(
+async def read_preconditions(
+    request: Request,
     if_match: Annotated[
         str | None,
-        Header(alias="If-Match", description="Change only what has this `ETag`"),
+        Header(alias="If-Match", description="Change only what has one of these `ETag`s"),
     ] = None,
-) -> ExpectedTags:
-    """The tags of `If-Match` (RFC 9110, 13.1.1)."""
-    return None if if_match is None else read_etags(if_match)
+    if_none_match: Annotated[
+        str | None,
+        Header(
+            alias="If-None-Match",
+            description="Change only what has none of these `ETag`s; `*`: only what does not exist",
+        ),
+    ] = None,
+) -> preconditions.Preconditions:
+    """FastAPI reads a line of each for the documentation's sake; a list may take several."""
+
+    def tags(name: str) -> Tags | None:
+        field = list_field(request.scope, name.lower().encode())
+        try:
+            return None if field is None else read_etags(field)
+        except ValueError as error:
+            raise Invalid(str(error), ("header", name)) from None
+
+    return preconditions.Preconditions(tags("If-Match"), tags("If-None-Match"))
 
 
 async def read_once(
@@ -225,9 +248,7 @@ async def get_folder(request: Request) -> FolderStorage:
     return storage
 
 
-async def require_scraper(
-    request: Request, authorization: Annotated[str | None, Header()] = None
-) -> None:
+async def require_scraper(request: Request) -> None:
     """On the metrics port, if there is one; with the token, if there is one; else no proxy."""
     settings = request.state.settings
     port, token = settings.metrics.port, settings.metrics.token
@@ -235,7 +256,8 @@ async def require_scraper(
         raise NotFound("Not on this port")
     if token is not None:
         expected = f"Bearer {token.get_secret_value()}"
-        if not secrets.compare_digest((authorization or "").encode(), expected.encode()):
+        given = authorization(request.scope) or ""
+        if not secrets.compare_digest(given.encode(), expected.encode()):
             raise Unauthorized("Metrics need the token of METRICS_TOKEN")
     elif port is None and (settings.environment == "production" or _came_by_proxy(request)):
         raise NotFound("Set METRICS_PORT or METRICS_TOKEN to have metrics here")
@@ -255,5 +277,5 @@ Scraper = Depends(require_scraper)
 ImageBody = Annotated[AsyncIterator[bytes], Depends(read_image)]
 Signed = Annotated[int, Depends(read_signature)]
 Folder = Annotated[FolderStorage, Depends(get_folder)]
-IfMatch = Annotated[ExpectedTags, Depends(read_if_match)]
+Preconditions = Annotated[preconditions.Preconditions, Depends(read_preconditions)]
 Once = Annotated[idempotency.Once, Depends(read_once)]

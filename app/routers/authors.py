@@ -3,7 +3,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from app.cached_responses import cached
-from app.dependencies import Authors, EditableAuthors, Editor, Id, IfMatch, Once
+from app.dependencies import Authors, EditableAuthors, Editor, Id, Once, Preconditions
 from app.etag import etag_of
 from app.routing import Route, problems
 from app.schemas.author import AuthorCreate, AuthorQuery, AuthorRead, AuthorUpdate
@@ -24,11 +24,17 @@ async def get_author(author_id: Id, authors: Authors) -> AuthorRead:
     return await authors.get(author_id)
 
 
-@router.post("", status_code=201, responses=problems(401, 403, 409, 413), dependencies=[Editor])
+@router.post(
+    "", status_code=201, responses=problems(401, 403, 409, 412, 413), dependencies=[Editor]
+)
 async def create_author(
-    body: AuthorCreate, authors: EditableAuthors, once: Once, response: Response
+    body: AuthorCreate,
+    authors: EditableAuthors,
+    once: Once,
+    preconditions: Preconditions,
+    response: Response,
 ) -> AuthorRead:
-    author = await authors.create(body, once)
+    author = await authors.create(body, once, preconditions)
     response.headers["Location"] = f"/v1/authors/{author.id}"
     response.headers["ETag"] = etag_of(author)
     return author
@@ -41,16 +47,21 @@ async def update_author(
     author_id: Id,
     body: AuthorUpdate,
     authors: EditableAuthors,
-    if_match: IfMatch,
+    preconditions: Preconditions,
     response: Response,
 ) -> AuthorRead:
-    author = await authors.update(author_id, body, if_match)
+    author = await authors.update(author_id, body, preconditions)
     response.headers["ETag"] = etag_of(author)
     return author
 
 
 @router.delete(
-    "/{author_id}", status_code=204, responses=problems(401, 403, 404, 409), dependencies=[Editor]
+    "/{author_id}",
+    status_code=204,
+    responses=problems(401, 403, 404, 409, 412, 413),
+    dependencies=[Editor],
 )
-async def delete_author(author_id: Id, authors: EditableAuthors) -> None:
-    await authors.delete(author_id)
+async def delete_author(
+    author_id: Id, authors: EditableAuthors, preconditions: Preconditions
+) -> None:
+    await authors.delete(author_id, preconditions)

@@ -3,7 +3,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from app.cached_responses import cached
-from app.dependencies import Books, EditableBooks, Editor, Id, IfMatch, Once
+from app.dependencies import Books, EditableBooks, Editor, Id, Once, Preconditions
 from app.etag import etag_of
 from app.routing import Route, problems
 from app.schemas.book import BookCreate, BookQuery, BookRead, BookUpdate
@@ -24,11 +24,17 @@ async def get_book(book_id: Id, books: Books) -> BookRead:
     return await books.get(book_id)
 
 
-@router.post("", status_code=201, responses=problems(401, 403, 409, 413), dependencies=[Editor])
+@router.post(
+    "", status_code=201, responses=problems(401, 403, 409, 412, 413), dependencies=[Editor]
+)
 async def create_book(
-    body: BookCreate, books: EditableBooks, once: Once, response: Response
+    body: BookCreate,
+    books: EditableBooks,
+    once: Once,
+    preconditions: Preconditions,
+    response: Response,
 ) -> BookRead:
-    book = await books.create(body, once)
+    book = await books.create(body, once, preconditions)
     response.headers["Location"] = f"/v1/books/{book.id}"
     response.headers["ETag"] = etag_of(book)
     return book
@@ -36,15 +42,22 @@ async def create_book(
 
 @router.patch("/{book_id}", responses=problems(401, 403, 404, 409, 412, 413), dependencies=[Editor])
 async def update_book(
-    book_id: Id, body: BookUpdate, books: EditableBooks, if_match: IfMatch, response: Response
+    book_id: Id,
+    body: BookUpdate,
+    books: EditableBooks,
+    preconditions: Preconditions,
+    response: Response,
 ) -> BookRead:
-    book = await books.update(book_id, body, if_match)
+    book = await books.update(book_id, body, preconditions)
     response.headers["ETag"] = etag_of(book)
     return book
 
 
 @router.delete(
-    "/{book_id}", status_code=204, responses=problems(401, 403, 404, 413), dependencies=[Editor]
+    "/{book_id}",
+    status_code=204,
+    responses=problems(401, 403, 404, 412, 413),
+    dependencies=[Editor],
 )
-async def delete_book(book_id: Id, books: EditableBooks) -> None:
-    await books.delete(book_id)
+async def delete_book(book_id: Id, books: EditableBooks, preconditions: Preconditions) -> None:
+    await books.delete(book_id, preconditions)

@@ -1,10 +1,10 @@
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import RedirectResponse
 
 from app.body_limit import max_body
-from app.dependencies import Covers, Editor, Id, ImageBody
+from app.dependencies import Covers, Editor, Id, ImageBody, Preconditions
 from app.images import FORMATS
 from app.routing import Route, limited, problems
 from app.schemas.cover import CoverRead, Size
@@ -20,17 +20,25 @@ async def get_cover(
     book_id: Id, covers: Covers, size: Annotated[Size, Query()] = "medium"
 ) -> RedirectResponse:
     """Leads to the image, at an address that is good for some minutes."""
-    return RedirectResponse(await covers.url(book_id, size))
+    url, etag = await covers.url(book_id, size)
+    return RedirectResponse(url, headers={"ETag": etag})
 
 
 @router.put(
     "",
-    responses=problems(401, 403, 404, 413, 415),
+    responses=problems(401, 403, 404, 412, 413, 415),
     dependencies=[Editor],
     openapi_extra={"requestBody": IMAGE_BODY},
 )
 @max_body(lambda settings: settings.covers.max_body)
 @limited("writes", cost=5)
-async def put_cover(book_id: Id, covers: Covers, image: ImageBody) -> CoverRead:
+async def put_cover(
+    book_id: Id,
+    covers: Covers,
+    image: ImageBody,
+    preconditions: Preconditions,
+    response: Response,
+) -> CoverRead:
     """Takes the image itself as the body, and keeps its pixels in three sizes."""
-    return await covers.put(book_id, image)
+    cover, response.headers["ETag"] = await covers.put(book_id, image, preconditions)
+    return cover

@@ -7,7 +7,7 @@ from starlette.responses import Response, StreamingResponse
 
 from app.dependencies import Folder, Signed
 from app.errors import NotFound
-from app.etag import etag, read_etags
+from app.etag import etag, is_known
 from app.ranges import Unsatisfiable, read_range
 from app.routing import SignedRoute
 
@@ -28,12 +28,12 @@ async def get_file(key: str, left: Signed, folder: Folder, request: Request) -> 
         raise NotFound("This file was replaced; ask again for its address")
     tag = etag(key.encode())  # a key has one content
     headers |= {"ETag": tag, "Accept-Ranges": "bytes"}
-    known = read_etags(request.headers.get("If-None-Match", ""))
-    if known is None or tag in known:
+    if is_known(request.scope, tag):
         return Response(status_code=304, headers=headers)
     try:
         is_same = request.headers.get("If-Range", tag) == tag
-        part = read_range(request.headers.get("Range") if is_same else None, size)
+        ranges = request.headers.getlist("Range") if is_same else []
+        part = read_range(ranges[0] if len(ranges) == 1 else None, size)
     except Unsatisfiable:
         raise HTTPException(
             HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,

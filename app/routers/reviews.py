@@ -3,7 +3,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from app.cached_responses import cached
-from app.dependencies import CurrentAccount, EditableReviews, Id, Once, Reviews
+from app.dependencies import CurrentAccount, EditableReviews, Id, Once, Preconditions, Reviews
+from app.etag import etag_of
 from app.routing import Route, problems
 from app.schemas.page import Page
 from app.schemas.review import ReviewCreate, ReviewQuery, ReviewRead, ReviewUpdate
@@ -25,33 +26,43 @@ async def get_review(book_id: Id, review_id: Id, reviews: Reviews) -> ReviewRead
     return await reviews.get(book_id, review_id)
 
 
-@router.post("", status_code=201, responses=problems(401, 404, 409, 413))
+@router.post("", status_code=201, responses=problems(401, 404, 409, 412, 413))
 async def create_review(
     book_id: Id,
     body: ReviewCreate,
     account: CurrentAccount,
     reviews: EditableReviews,
     once: Once,
+    preconditions: Preconditions,
     response: Response,
 ) -> ReviewRead:
-    review = await reviews.create(book_id, account.user, body, once)
+    review = await reviews.create(book_id, account.user, body, once, preconditions)
     response.headers["Location"] = f"/v1/books/{book_id}/reviews/{review.id}"
+    response.headers["ETag"] = etag_of(review)
     return review
 
 
-@router.patch("/{review_id}", responses=problems(401, 403, 404, 413))
+@router.patch("/{review_id}", responses=problems(401, 403, 404, 412, 413))
 async def update_review(
     book_id: Id,
     review_id: Id,
     body: ReviewUpdate,
     account: CurrentAccount,
     reviews: EditableReviews,
+    preconditions: Preconditions,
+    response: Response,
 ) -> ReviewRead:
-    return await reviews.update(book_id, review_id, account.user, body)
+    review = await reviews.update(book_id, review_id, account.user, body, preconditions)
+    response.headers["ETag"] = etag_of(review)
+    return review
 
 
-@router.delete("/{review_id}", status_code=204, responses=problems(401, 403, 404))
+@router.delete("/{review_id}", status_code=204, responses=problems(401, 403, 404, 412, 413))
 async def delete_review(
-    book_id: Id, review_id: Id, account: CurrentAccount, reviews: EditableReviews
+    book_id: Id,
+    review_id: Id,
+    account: CurrentAccount,
+    reviews: EditableReviews,
+    preconditions: Preconditions,
 ) -> None:
-    await reviews.delete(book_id, review_id, account.user)
+    await reviews.delete(book_id, review_id, account.user, preconditions)

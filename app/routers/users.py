@@ -1,6 +1,7 @@
 from fastapi import APIRouter, Response
 
-from app.dependencies import CurrentAccount, Dashboard, Once, Users
+from app.dependencies import CurrentAccount, Dashboard, Once, Preconditions, Users
+from app.etag import etag_of
 from app.routing import Route, limited, problems
 from app.schemas.dashboard import DashboardRead
 from app.schemas.user import UserCreate, UserRead, UserUpdate
@@ -13,11 +14,13 @@ router = APIRouter(prefix="/v1/users", tags=["users"], route_class=Route)
 async def create_user(body: UserCreate, users: Users, once: Once, response: Response) -> UserRead:
     user = await users.create(body, once=once)
     response.headers["Location"] = "/v1/users/me"
+    response.headers["ETag"] = etag_of(user)
     return user
 
 
 @router.get("/me", responses=problems(401))
-async def get_current_user(account: CurrentAccount) -> UserRead:
+async def get_current_user(account: CurrentAccount, response: Response) -> UserRead:
+    response.headers["ETag"] = etag_of(account.user)
     return account.user
 
 
@@ -26,6 +29,14 @@ async def get_dashboard(account: CurrentAccount, dashboard: Dashboard) -> Dashbo
     return await dashboard.of_user(account.user)
 
 
-@router.patch("/me", responses=problems(401, 409, 413))
-async def update_current_user(body: UserUpdate, account: CurrentAccount, users: Users) -> UserRead:
-    return await users.update(account, body)
+@router.patch("/me", responses=problems(401, 409, 412, 413))
+async def update_current_user(
+    body: UserUpdate,
+    account: CurrentAccount,
+    users: Users,
+    preconditions: Preconditions,
+    response: Response,
+) -> UserRead:
+    user = await users.update(account, body, preconditions)
+    response.headers["ETag"] = etag_of(user)
+    return user

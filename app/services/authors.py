@@ -7,13 +7,14 @@ from sqlalchemy.orm import selectinload
 
 from app.cache import Cache
 from app.errors import Conflict, NotFound
+from app.etag import etag_of
 from app.idempotency import ALWAYS, Once
 from app.models import Author, Book, BookAuthor
 from app.models.words import words_of
 from app.schemas.author import AuthorCreate, AuthorQuery, AuthorRead, AuthorUpdate
 from app.schemas.page import Page
 from app.services.keyset import Order
-from app.services.preconditions import ExpectedTags, require_match
+from app.services.preconditions import UNCONDITIONAL, Preconditions
 
 TABLE = Author.__table__
 COLUMNS = [TABLE.c[name] for name in AuthorRead.model_fields]
@@ -42,21 +43,31 @@ class AuthorService:
         items = authors[: query.limit]
         return Page(items=items, next=order.cursor(items[-1]) if items != authors else None)
 
-    async def create(self, body: AuthorCreate, once: Once = ALWAYS) -> AuthorRead:
+    async def create(
+        self,
+        body: AuthorCreate,
+        once: Once = ALWAYS,
+        preconditions: Preconditions = UNCONDITIONAL,
+    ) -> AuthorRead:
         if (known := await once.known(self.session, AuthorRead)) is not None:
             return known
+        if preconditions:
+            # One at a time: each sees what the one before has added.
+            first = select(Author.id).order_by(Author.id).limit(1)
+            await self.session.execute(first.with_for_update())
+            preconditions.check(etag_of(await self.page(AuthorQuery())))
         author = Author(name=body.name)
         self.session.add(author)
         return await self._commit(author, once=once)
 
     async def update(
-        self, author_id: int, body: AuthorUpdate, expected: ExpectedTags = None
+        self, author_id: int, body: AuthorUpdate, preconditions: Preconditions = UNCONDITIONAL
     ) -> AuthorRead:
         # Books before authors, as BookService locks them: two orders would deadlock.
         await self._lock_books(author_id)
         author = await self._lock(author_id)
-        if expected is not None:
-            require_match(await self.get(author_id), expected)
+        if preconditions:
+            preconditions.check(etag_of(await self.get(author_id)))
         books: Sequence[Book] = []
         if "name" in body.model_fields_set:
             books = await self._lock_books(author_id)  # with those that came before our lock
@@ -69,8 +80,10 @@ class AuthorService:
         author.version += 1
         return await self._commit(author, books)
 
-    async def delete(self, author_id: int) -> None:
+    async def delete(self, author_id: int, preconditions: Preconditions = UNCONDITIONAL) -> None:
         author = await self._lock(author_id)
+        if preconditions:
+            preconditions.check(etag_of(await self.get(author_id)))
         await self.session.delete(author)
         try:
             async with self.cache.invalidating("authors", f"author:{author_id}"):

@@ -10,13 +10,14 @@ from sqlalchemy.orm import selectinload
 
 from app.cache import Cache
 from app.errors import Conflict, Invalid, NotFound
+from app.etag import etag_of
 from app.idempotency import ALWAYS, Once
 from app.models import Author, Book, BookAuthor
 from app.models.words import has_words, search, words_of
 from app.schemas.book import BookCreate, BookQuery, BookRead, BookUpdate
 from app.schemas.page import Page
 from app.services.keyset import Order
-from app.services.preconditions import ExpectedTags, require_match
+from app.services.preconditions import UNCONDITIONAL, Preconditions
 
 BOOKS, AUTHORS, LINKS = Book.__table__, Author.__table__, BookAuthor.__table__
 ORDERS = {
@@ -65,20 +66,29 @@ class BookService:
         items = books[: query.limit]
         return Page(items=items, next=order.cursor(items[-1]) if items != books else None)
 
-    async def create(self, body: BookCreate, once: Once = ALWAYS) -> BookRead:
+    async def create(
+        self,
+        body: BookCreate,
+        once: Once = ALWAYS,
+        preconditions: Preconditions = UNCONDITIONAL,
+    ) -> BookRead:
         if (known := await once.known(self.session, BookRead)) is not None:
             return known
+        if preconditions:
+            # One at a time: each sees what the one before has added.
+            await self.session.execute(select(Book.id).order_by(Book.id).limit(1).with_for_update())
+            preconditions.check(etag_of(await self.page(BookQuery())))
         book = Book(**body.model_dump(exclude={"author_ids"}))
         _set_authors(book, await self._lock_authors(body.author_ids))
         self.session.add(book)
         return await self._store(book, once)
 
     async def update(
-        self, book_id: int, body: BookUpdate, expected: ExpectedTags = None
+        self, book_id: int, body: BookUpdate, preconditions: Preconditions = UNCONDITIONAL
     ) -> BookRead:
         book = await self._lock(book_id)
-        if expected is not None:
-            require_match(await self.get(book_id), expected)
+        if preconditions:
+            preconditions.check(etag_of(await self.get(book_id)))
         changes = body.model_dump(exclude_unset=True)
         author_ids = changes.pop("author_ids", [link.author_id for link in book.book_authors])
         for name, value in changes.items():
@@ -87,8 +97,10 @@ class BookService:
         book.version += 1
         return await self._store(book)
 
-    async def delete(self, book_id: int) -> None:
+    async def delete(self, book_id: int, preconditions: Preconditions = UNCONDITIONAL) -> None:
         book = await self._lock(book_id)
+        if preconditions:
+            preconditions.check(etag_of(await self.get(book_id)))
         await self.session.delete(book)
         async with self.cache.invalidating("books", f"book:{book_id}", f"reviews:{book_id}"):
             await self.session.commit()

@@ -6,12 +6,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.cache import Cache
 from app.errors import Conflict, Forbidden, NotFound
+from app.etag import etag_of
 from app.idempotency import ALWAYS, Once
 from app.models import Book, Review, User
 from app.schemas.page import Page
 from app.schemas.review import ReviewCreate, ReviewQuery, ReviewRead, ReviewUpdate
 from app.schemas.user import UserRead
 from app.services.keyset import Order
+from app.services.preconditions import UNCONDITIONAL, Preconditions
 
 REVIEWS: Any = Review.__table__
 ORDER = Order("-id", REVIEWS.c.id, descending=True)
@@ -51,11 +53,18 @@ class ReviewService:
         return [_read(row) for row in await self.session.execute(wanted.limit(limit))]
 
     async def create(
-        self, book_id: int, user: UserRead, body: ReviewCreate, once: Once = ALWAYS
+        self,
+        book_id: int,
+        user: UserRead,
+        body: ReviewCreate,
+        once: Once = ALWAYS,
+        preconditions: Preconditions = UNCONDITIONAL,
     ) -> ReviewRead:
         if (known := await once.known(self.session, ReviewRead)) is not None:
             return known
         await self._lock_book(book_id)
+        if preconditions:
+            preconditions.check(etag_of(await self.page(book_id, ReviewQuery())))
         review = Review(book_id=book_id, user_id=user.id, **body.model_dump())
         self.session.add(review)
         try:
@@ -66,9 +75,16 @@ class ReviewService:
         return await self._commit(review, once)
 
     async def update(
-        self, book_id: int, review_id: int, user: UserRead, body: ReviewUpdate
+        self,
+        book_id: int,
+        review_id: int,
+        user: UserRead,
+        body: ReviewUpdate,
+        preconditions: Preconditions = UNCONDITIONAL,
     ) -> ReviewRead:
         review = await self._lock(book_id, review_id, user)
+        if preconditions:
+            preconditions.check(etag_of(await self.get(book_id, review_id)))
         before = review.rating
         for name, value in body.model_dump(exclude_unset=True).items():
             setattr(review, name, value)
@@ -76,8 +92,16 @@ class ReviewService:
         await self._count(book_id, count=0, total=review.rating - before)
         return await self._commit(review)
 
-    async def delete(self, book_id: int, review_id: int, user: UserRead) -> None:
+    async def delete(
+        self,
+        book_id: int,
+        review_id: int,
+        user: UserRead,
+        preconditions: Preconditions = UNCONDITIONAL,
+    ) -> None:
         review = await self._lock(book_id, review_id, user)
+        if preconditions:
+            preconditions.check(etag_of(await self.get(book_id, review_id)))
         await self.session.delete(review)
         await self._count(book_id, count=-1, total=-review.rating)
         async with self.cache.invalidating(*_tags(book_id)):

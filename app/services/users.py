@@ -4,12 +4,14 @@ from sqlalchemy.exc import IntegrityError
 from app.cache import Cache
 from app.database import Sessions
 from app.errors import Conflict, Invalid, NotFound
+from app.etag import etag_of
 from app.idempotency import ALWAYS, Once
 from app.models import User, UserSession
 from app.outbox import Outbox
 from app.passwords import Passwords
 from app.schemas.job import SendWelcome
 from app.schemas.user import Account, Role, UserCreate, UserRead, UserUpdate
+from app.services.preconditions import UNCONDITIONAL, Preconditions
 
 TABLE = User.__table__
 COLUMNS = [TABLE.c[name] for name in UserRead.model_fields]
@@ -67,14 +69,20 @@ class UserService:
         self.outbox.relay(welcome)
         return made
 
-    async def update(self, account: Account, body: UserUpdate) -> UserRead:
+    async def update(
+        self, account: Account, body: UserUpdate, preconditions: Preconditions = UNCONDITIONAL
+    ) -> UserRead:
         changes = body.model_dump(exclude_unset=True, exclude={"password", "current_password"})
         old_hash = None
         if "password" in body.model_fields_set:
             old_hash = await self._require_password(account.user.id, body.current_password)
             changes["password_hash"] = await self.passwords.hash(body.password)
         mine = User.id == account.user.id
+        me = select(*COLUMNS).where(User.id == account.user.id)
         async with self.sessions.write() as session:
+            if preconditions:
+                locked = await session.execute(me.with_for_update())
+                preconditions.check(etag_of(UserRead(**locked.mappings().one())))
             if old_hash is not None:
                 mine &= User.password_hash == old_hash  # nobody has changed it meanwhile
                 others = UserSession.user_id == account.user.id
@@ -84,7 +92,7 @@ class UserService:
                 changed = await session.execute(update(User).where(mine).values(changes))
                 if not changed.rowcount:  # type: ignore[attr-defined]
                     raise Conflict("The account has changed meanwhile; try again")
-            rows = await session.execute(select(*COLUMNS).where(User.id == account.user.id))
+            rows = await session.execute(me)
             user = UserRead(**rows.mappings().one())
             shown = ["reviewers"] if "name" in changes else []
             async with self.cache.invalidating(f"user:{user.id}", *shown):

@@ -12,7 +12,13 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.routing import Match
 
+from app.faults import Faults, cut
+
+MAX_DETAIL = 600  # characters
+MAX_PATH = 500
 RETRY_AFTER = {"Retry-After": "1"}
 
 # Both drivers call a misspelt column an OperationalError, just as a server that is away.
@@ -132,10 +138,9 @@ def problem(
     detail: str,
     scope: Mapping[str, Any],
     headers: Mapping[str, str] | None = None,
-    errors: Sequence[Mapping[str, Any]] | None = None,
+    **extra: Any,
 ) -> Response:
-    """An `application/problem+json` answer (RFC 9457)."""
-    extra = {} if errors is None else {"errors": errors}
+    """An `application/problem+json` answer (RFC 9457) of some 20 kB at most, but for `extra`."""
     request_id = scope["state"].get("request_id")
     body = problem_body(status, detail, scope["path"], request_id, **extra)
     # Without a word a cache may keep a 404 or a 405 as long as it likes (RFC 9111, 4.2.2).
@@ -149,34 +154,89 @@ def problem_body(
     return orjson.dumps(
         {
             "type": "about:blank",
-            "title": HTTPStatus(status).phrase,
+            "title": _phrase(status),
             "status": status,
-            "detail": detail,
-            "instance": path,
+            "detail": cut(detail, MAX_DETAIL),
+            "instance": cut(path, MAX_PATH),
             "request_id": request_id,
             **extra,
-        }
+        },
+        default=str,
     )
 
 
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
+def invalid(errors: Sequence[Mapping[str, Any]], scope: Mapping[str, Any]) -> Response:
+    """422, with the first faults and their number."""
+    faults = Faults(errors)
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    return problem(status, str(faults), scope, errors=faults.shown)
+
+
 async def on_app_error(request: Request, error: AppError) -> Response:
-    errors = None
     if isinstance(error, Invalid):
-        errors = [{"loc": error.loc, "msg": str(error), "type": "value_error"}]
-    return problem(error.status, str(error), request.scope, error.headers, errors)
+        fault = {"loc": error.loc, "msg": str(error), "type": "value_error"}
+        return problem(error.status, str(error), request.scope, errors=Faults([fault]).shown)
+    return problem(error.status, str(error), request.scope, error.headers)
 
 
 async def on_http_error(request: Request, error: HTTPException) -> Response:
-    if error.status_code == HTTPStatus.BAD_REQUEST:
-        # FastAPI's word for a body that is not even JSON; to clients it is invalid, as any other.
-        error.status_code = HTTPStatus.UNPROCESSABLE_ENTITY
-    return problem(error.status_code, error.detail, request.scope, error.headers)
+    if (reason := _unreadable(error)) is not None:
+        return invalid([{"loc": ["body"], "msg": reason, "type": "unreadable"}], request.scope)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers |= _allow(request.scope, headers.get("Allow", ""))
+    detail: Any = error.detail
+    if isinstance(detail, str):
+        return problem(error.status_code, detail, request.scope, headers)
+    # RFC 9457 has a sentence there; what a handler says as data stands beside it.
+    phrase = _phrase(error.status_code)
+    return problem(error.status_code, phrase, request.scope, headers, data=detail)
+
+
+def _unreadable(error: HTTPException) -> str | None:
+    """Why a body could not be read: FastAPI and Starlette report that as 400, and to clients it is
+    as invalid as any other. None where a handler has raised the error.
+    """
+    if error.status_code != HTTPStatus.BAD_REQUEST:
+        return None
+    if isinstance(error.__context__, MultiPartException):
+        return str(error.detail)
+    cause = error.__cause__
+    if cause is None or error.detail != "There was an error parsing the body":
+        return None
+    if isinstance(cause, RecursionError):
+        return "Is nested too deeply"
+    if isinstance(cause, UnicodeDecodeError):
+        return "Is not UTF-8"
+    return "Cannot be read as what Content-Type says that it is"
+
+
+def _allow(scope: Mapping[str, Any], said: str) -> dict[str, str]:
+    """The methods of all routes of this path (RFC 9110, 10.2.1); a route knows only its own.
+
+    `said`: those that a mounted application has named itself.
+    """
+    outer = {**scope, "root_path": scope.get("app_root_path", scope["root_path"])}
+    methods = {method.strip() for method in said.split(",")} - {""}
+    for route in scope["app"].routes:
+        if route.matches(outer)[0] is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+            if route.matches({**outer, "method": "HEAD"})[0] is Match.FULL:
+                methods.add("HEAD")
+    if scope["method"] in methods:
+        return {}  # it was a handler that refused
+    return {"Allow": ", ".join(sorted(methods))}
 
 
 async def on_invalid_request(request: Request, error: RequestValidationError) -> Response:
-    errors = [{"loc": e["loc"], "msg": e["msg"], "type": e["type"]} for e in error.errors()]
-    detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in errors)
-    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, request.scope, errors=errors)
+    return invalid(error.errors(), request.scope)
 
 
 async def on_database_error(request: Request, error: DBAPIError | PoolTimeout) -> Response:

@@ -19,13 +19,21 @@ from starlette.datastructures import QueryParams
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.access_tokens import require_claims
+from app.body_limit import BODILESS as SAFE
 from app.body_limit import limit_body, usual
 from app.cache import Admit, admit_all, fingerprint
 from app.cached_responses import CachedHandler, Caching
-from app.errors import Forbidden, TooManyRequests
+from app.errors import Forbidden, Invalid, TooManyRequests
+from app.etag import is_known
 from app.rate_limit import PolicyName, RateLimiter, caller_of
 from app.request_context import current_request
 from app.signed_urls import NOT_SIGNED
+
+MAX_QUERY = 32_768  # bytes
+MAX_REMEMBERED = 1000  # characters of a path
+# Of a change, which nobody should take for another one.
+SINGLE = {b"authorization", b"content-type", b"idempotency-key"}
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -95,6 +103,7 @@ class Route(ProbeRoute):
         super().__init__(path, *args, **options)
         policed = Policed("reads" if "GET" in (self.methods or ()) else "writes")
         self.policed: Policed = getattr(self.endpoint, "policed", policed)
+        self.needs_token = _needs_token(self.dependant)
         self.max_body = getattr(self.endpoint, "max_body", usual)
         caching: Caching | None = getattr(self.endpoint, "caching", None)
         self.responses = problems(HTTPStatus.TOO_MANY_REQUESTS) | self.responses
@@ -103,6 +112,8 @@ class Route(ProbeRoute):
             self.responses |= {304: {"description": "What you have still holds"}}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in SAFE:
+            _refuse_repeated(scope)
         await super().handle(scope, limit_body(scope, receive, self.max_body), send)
 
     def get_route_handler(self) -> Handler:
@@ -110,10 +121,12 @@ class Route(ProbeRoute):
 
         async def work(request: Request) -> Response:
             await ask(request.scope, self.policed)()
+            if self.needs_token:
+                require_claims(request.scope)
             with request.scope["state"]["workload"]:
                 response = await handler(request)
             response.headers.setdefault("Cache-Control", "private, no-store")
-            return response
+            return _unless_known(request, response)
 
         return work
 
@@ -128,14 +141,16 @@ class Route(ProbeRoute):
         cached = CachedHandler(super().get_route_handler(), caching, version, said_anyway)
         parameters = path_parameters(self.dependant)
 
-        @lru_cache(maxsize=10_000)
         def is_possible(*values: str) -> bool:
             fields = zip(parameters, values, strict=True)
             return not any(field.validate(value)[1] for field, value in fields)
 
+        remembered = lru_cache(maxsize=10_000)(is_possible)
+
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             given = scope["path_params"]
-            possible = is_possible(*[given[field.alias] for field in parameters])
+            look_up = remembered if len(scope["path"]) < MAX_REMEMBERED else is_possible
+            possible = look_up(*[given[field.alias] for field in parameters])
             response = await cached(scope, ask(scope, self.policed), possible)
             await response(scope, receive, send)
 
@@ -148,7 +163,7 @@ class SignedRoute(Route):
     def check_names(self, scope: Scope) -> None:
         try:
             super().check_names(scope)
-        except RequestValidationError:
+        except (RequestValidationError, Invalid):
             raise Forbidden(NOT_SIGNED) from None
 
 
@@ -208,14 +223,38 @@ def path_parameters(dependant: Dependant) -> list[ModelField]:
     return [*dependant.path_params, *chain.from_iterable(inner)]
 
 
+def _needs_token(dependant: Dependant) -> bool:
+    inner = dependant.dependencies
+    return any(getattr(each.call, "needs_token", False) or _needs_token(each) for each in inner)
+
+
+def _unless_known(request: Request, response: Response) -> Response:
+    """304 in place of what the client has."""
+    tag = response.headers.get("ETag")
+    if tag is None or response.status_code != 200 or request.method not in SAFE:
+        return response
+    if not is_known(request.scope, tag):
+        return response
+    kept = {name: response.headers[name] for name in ("ETag", "Cache-Control")}
+    return Response(status_code=304, headers=kept)
+
+
+def _refuse_repeated(scope: Scope) -> None:
+    names = [name for name, _ in scope["headers"] if name in SINGLE]
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise Invalid("Given more than once", ("header", name.decode().title()))
+
+
 def _refuse_unknown(scope: Scope, known: Set[str]) -> None:
+    if len(scope["query_string"]) > MAX_QUERY:
+        raise Invalid(f"Has more than {MAX_QUERY} bytes", ("query",))
     errors = []
     given = QueryParams(scope["query_string"])
+    unknown = f"Unknown parameter; known are: {', '.join(sorted(known)) or 'none'}"
     for name, count in Counter(name for name, _ in given.multi_items()).items():
         if name not in known:
-            names = ", ".join(sorted(known)) or "none"
-            message = f"Unknown parameter; known are: {names}"
-            errors.append({"type": "extra_forbidden", "loc": ("query", name), "msg": message})
+            errors.append({"type": "extra_forbidden", "loc": ("query", name), "msg": unknown})
         elif count > 1:
             message = "Given more than once"
             errors.append({"type": "repeated", "loc": ("query", name), "msg": message})

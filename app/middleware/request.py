@@ -52,6 +52,9 @@ class RequestMiddleware:
         if self.traced:
             request.trace_id = current_trace_id()
         state["request_id"] = request.id
+        if scope["method"] == "HEAD":
+            # RFC 9110, 14.2: a range is for GET alone.
+            scope["headers"] = [field for field in scope["headers"] if field[0] != b"range"]
         current_request.set(request)
         task = asyncio.current_task()
         state["in_flight"][task] = request

@@ -4,8 +4,19 @@ from fastapi import APIRouter
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
-router = APIRouter(include_in_schema=False)
+from app.routing import ProbeRoute
+
+
+class PageRoute(ProbeRoute):
+    """A page for browsers, whatever a link to it adds."""
+
+    def check_names(self, scope: Scope) -> None:
+        pass
+
+
+router = APIRouter(include_in_schema=False, route_class=PageRoute)
 
 # Swagger UI as this package ships it; we only serve the files.
 assets = StaticFiles(packages=[("fastapi_swagger", "resources")])

@@ -16,7 +16,7 @@ class Problem(BaseModel):
     detail: str
     instance: str
     request_id: str | None
-    errors: list[FieldError] | None = None
+    errors: list[FieldError] | None = Field(None, description="The first 20 faults of a request")
 
     model_config = ConfigDict(
         json_schema_extra={

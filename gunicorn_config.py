@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 # start at once. SIGHUP brings new settings to new workers; new code needs a restart.
 import app.main  # noqa: F401
 from app import slots
+from app.addresses import in_both_forms
 from app.budget import connection_budget
 from app.settings import read_settings
 
@@ -29,7 +30,7 @@ keepalive = settings.web.keepalive
 # Memory that leaked comes back, at a different time in each worker.
 max_requests = settings.web.max_requests
 max_requests_jitter = settings.web.max_requests_jitter
-forwarded_allow_ips = settings.forwarded_allow_ips
+forwarded_allow_ips = in_both_forms(settings.forwarded_allow_ips)
 
 # Workers touch a file to show that they live; on a disk that can block them.
 worker_tmp_dir = slots.memory_directory()

@@ -1,5 +1,10 @@
-"""uvicorn's HTTP protocol, at less cost for what most requests are: whole answers, and too many."""
+"""uvicorn's HTTP protocol, at less cost for what most requests are: whole answers, and too many.
 
+A response to a request whose body was not read ends the connection: what is left of the body would
+have to be read to find the next request.
+"""
+
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,10 +15,14 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from app.addresses import unmapped
 from app.middleware.request import refusal
 
+BODY_FIELDS = (b"content-length", b"transfer-encoding")
 CONTROLS = bytes({*range(32), 127} - {*b"\t"})
 BODILESS = (204, 304)
+LINGER = 2  # s
+MAX_DISCARDED = 1_048_576  # bytes
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -23,23 +32,88 @@ class HttpProtocol(HttpToolsProtocol):
     a task and a chain of calls; the middleware does it where another server runs the application.
     """
 
+    lingering = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self.client is not None:
+            self.client = (unmapped(self.client[0]), self.client[1])
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self.lingering:
+            return  # it came with a body that nobody has read
         scope: Any = cycle.scope
         state = self.app_state
         workload = state.get("workload")  # none in an application that is not ours
         # A client that sends the next requests ahead of the answers takes the usual way.
         if workload and not self.pipeline and workload.refuses(scope, len(state["in_flight"])):
             headers, body = refusal(scope)
+            if any(name in BODY_FIELDS for name, _ in scope["headers"]):
+                self.close_after(cycle)
             write_whole(cycle, 503, headers, body)
         else:
 
             async def run(scope: Any, receive: Any, send: Any) -> None:
-                await app(scope, receive, in_one_piece(cycle, send))
+                await app(scope, receive, in_one_piece(self, cycle, send))
 
             super()._start_asgi_task(cycle, run)
 
+    def close_after(self, cycle: RequestResponseCycle) -> None:
+        """Close the connection when the response of `cycle` is complete."""
+        cycle.keep_alive = False
+        cycle.transport = LingeringTransport(self)  # type: ignore[assignment]
 
-def in_one_piece(cycle: RequestResponseCycle, send: Send) -> Send:
+    def linger(self) -> None:
+        """Close the connection when the client has read the response, or soon.
+
+        To close it while data comes in would reset it, and what is on its way to the client would
+        be lost. https://www.rfc-editor.org/rfc/rfc9112#section-9.6
+        """
+        if self.transport.is_closing():
+            return
+        self.lingering = True
+        self.transport.set_protocol(Remainder(self))
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def on_response_complete(self) -> None:
+        if self.lingering:
+            self.server_state.total_requests += 1
+        else:
+            super().on_response_complete()
+
+
+class LingeringTransport:
+    """What a cycle uses of a transport, but that it closes when the client has the response."""
+
+    def __init__(self, protocol: HttpProtocol) -> None:
+        self.protocol = protocol
+        self.write = protocol.transport.write
+        self.is_closing = protocol.transport.is_closing
+        self.close = protocol.linger
+
+
+class Remainder(asyncio.Protocol):
+    """Throws away what a client still sends after the response: for a while, and so much of it."""
+
+    def __init__(self, protocol: HttpProtocol) -> None:
+        self.protocol = protocol
+        self.transport = protocol.transport
+        self.left = MAX_DISCARDED
+        self.timer = protocol.loop.call_later(LINGER, self.transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        self.left -= len(data)
+        if self.left < 0:
+            self.transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.timer.cancel()
+        self.protocol.connection_lost(error)
+
+
+def in_one_piece(protocol: HttpProtocol, cycle: RequestResponseCycle, send: Send) -> Send:
     """A `send` that keeps the head until it is known what follows, as ASGI has it."""
     start: Message | None = None
 
@@ -50,6 +124,8 @@ def in_one_piece(cycle: RequestResponseCycle, send: Send) -> Send:
             return
         held, start = start, None
         if held is not None:
+            if cycle.more_body:
+                protocol.close_after(cycle)
             whole = not (message.get("more_body") or cycle.flow.write_paused or cycle.disconnected)
             body = message.get("body", b"")
             if whole and write_whole(cycle, held["status"], held.get("headers", ()), body):

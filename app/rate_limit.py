@@ -17,6 +17,7 @@ from redis.exceptions import NoScriptError, RedisError
 from starlette.types import Scope
 
 from app.access_tokens import claims_of
+from app.addresses import MAX_ADDRESS
 from app.errors import TooManyRequests, Unauthorized
 from app.metrics import Metrics
 from app.settings import Settings
@@ -182,7 +183,7 @@ def network_of(address: str) -> str:
     try:
         ip = ip_address(address)
     except ValueError:
-        return address  # a server on a unix socket may say anything
+        return address[:MAX_ADDRESS]  # a server on a unix socket may say anything
     if isinstance(ip, IPv4Address):
         return str(ip)
     return str(ip.ipv4_mapped or IPv6Network((int(ip), 64), strict=False))

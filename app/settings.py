@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from app.addresses import in_both_forms
 from app.cpus import available_cpus
 from app.server_urls import (
     DatabaseUrl,
@@ -343,7 +344,8 @@ class Settings(Sources):
 
 
 def _trusts_everybody(proxies: str) -> bool:
-    return any(proxy.strip() == "*" or proxy.strip().endswith("/0") for proxy in proxies.split(","))
+    forms = in_both_forms(proxies).split(",")
+    return any(proxy == "*" or proxy.endswith("/0") for proxy in forms)
 
 
 def read_settings() -> Settings:

@@ -25,11 +25,12 @@ def body(content: bytes, more: bool = False) -> Message:
 
 
 @asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[int]:
+async def serving(app: Any, state: dict[str, Any] | None = None) -> AsyncIterator[int]:
     config = Config(app, port=0, http=HttpProtocol, lifespan="off", log_config=None)
     server = Server(config)
     config.load()
     server.lifespan = config.lifespan_class(config)
+    server.lifespan.state = state or {}
     await server.startup()
     server.server_state.default_headers = [(b"date", b"today")]
     try:

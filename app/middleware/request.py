@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.addresses import unmapped
 from app.deadline import Deadline
 from app.errors import RETRY_AFTER, problem, problem_body
 from app.request_context import RequestContext, current_request
@@ -52,6 +53,8 @@ class RequestMiddleware:
         if self.traced:
             request.trace_id = current_trace_id()
         state["request_id"] = request.id
+        if client := scope["client"]:  # as a proxy may have written it
+            scope["client"] = (unmapped(client[0]), client[1])
         if scope["method"] == "HEAD":
             # RFC 9110, 14.2: a range is for GET alone.
             scope["headers"] = [field for field in scope["headers"] if field[0] != b"range"]

@@ -225,6 +225,33 @@ async def test_only_a_trusted_proxy_is_believed_who_the_client_is(
 
 
 @sqlite_only
+async def test_addresses_are_the_same_in_every_form(environment: dict[str, Any], tmp_path: Path):
+    """A socket for both versions of IP shows a proxy's address as IPv6 maps it."""
+    variables = environment | {
+        "BIND": "::",
+        "WEB_CONCURRENCY": 1,
+        "FORWARDED_ALLOW_IPS": "127.0.0.1,10.0.0.0/8",
+        "LIMITS_ENABLED": True,
+        "LIMITS_READS_RATE": SLOW,
+        "LIMITS_READS_BURST": 1,
+    }
+    forms = ["192.0.2.1", "192.0.2.1:5678", "::ffff:192.0.2.1", "192.0.2.1, ::ffff:10.0.0.2"]
+    forms += ["[::ffff:192.0.2.1]:80", "[2001:db8::1]:443", "2001:db8::2", "192.0.2.2"]
+
+    async with running(tmp_path / "log", **variables) as service:
+        statuses = await forwarded(service.url, forms)
+        async with httpx2.AsyncClient(base_url=service.url) as client:
+            lines = [("X-Forwarded-For", "192.0.2.3"), ("X-Forwarded-For", "10.0.0.3")]
+            await client.get("/v1/books/1", headers=lines)
+            await client.get("/v1/books/1")
+
+    assert statuses == [404, 429, 429, 429, 429, 404, 429, 404]
+    clients = [line["client"] for line in service.lines if "client" in line]
+    addresses = [*5 * ["192.0.2.1"], "2001:db8::1", "2001:db8::2", "192.0.2.2", "192.0.2.3"]
+    assert clients == [*addresses, "127.0.0.1"]
+
+
+@sqlite_only
 async def test_eight_processes_together_pass_rate_times_time_and_the_burst(
     environment: dict[str, Any], tmp_path: Path
 ):

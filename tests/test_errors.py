@@ -2,9 +2,12 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import httpx2
+import orjson
 import pytest
+from fastapi import HTTPException, Request
 from sqlalchemy import text
 
+from app.faults import Faults
 from app.main import create_app
 from app.resources import Resources
 from app.settings import RequestSettings, Settings
@@ -131,6 +134,159 @@ async def test_request_over_its_time_is_a_504_and_lets_go_of_its_connection(
     assert is_problem(answer, 504)
     assert answer.headers["Retry-After"] == "1"
     assert resources["sessions"].read.kw["bind"].pool.checkedout() == 0
+
+
+async def test_status_that_a_handler_raises_stays(settings: Settings, resources: Resources):
+    app = create_app(settings)
+
+    @app.post("/raise/{status}")
+    async def raise_it(status: int, request: Request) -> None:
+        try:
+            detail = await request.json()
+        except ValueError as error:
+            raise HTTPException(status, "No JSON") from error
+        raise HTTPException(status, detail or None, {"WWW-Authenticate": "Basic"})
+
+    async with client_of(app, resources) as client:
+        for status in (400, 401, 402, 409, 418, 422, 451, 500):
+            answer = await client.post(f"/raise/{status}", json="A reason")
+            caused = await client.post(f"/raise/{status}", content=b"{")
+            data = await client.post(f"/raise/{status}", json={"code": [7, None]})
+            bare = await client.post(f"/raise/{status}", json="")
+
+            assert is_problem(answer, status)
+            assert answer.json()["detail"] == "A reason"
+            assert answer.headers["WWW-Authenticate"] == "Basic"
+            assert is_problem(caused, status)
+            assert is_problem(data, status)
+            assert data.json()["data"] == {"code": [7, None]}
+            assert is_problem(bare, status)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"{", "application/json"),
+        (b"[" * 500_000, "application/json"),
+        (b'{"title": ' + b"9" * 5000 + b"}", "application/json"),
+        (b'{"title": "\xff"}', "application/json"),
+        (b"a=b", "application/x-www-form-urlencoded"),
+        (b"{}", "text/plain"),
+        (b"", "application/json"),
+    ],
+)
+async def test_body_that_cannot_be_read_is_invalid(
+    client: httpx2.AsyncClient, catalogue: Catalogue, content: bytes, kind: str
+):
+    headers = catalogue.editor | {"Content-Type": kind}
+    answer = await client.post("/v1/books", content=content, headers=headers)
+
+    assert is_problem(answer, 422)
+    assert answer.json()["errors"][0]["loc"][0] == "body"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"a=&" * 2000, "application/x-www-form-urlencoded"),
+        (b"nothing", "multipart/form-data"),
+        (b"--a\r\nnothing", "multipart/form-data; boundary=a"),
+        (b"", "multipart/form-data; boundary=" + "a" * 1000),
+    ],
+)
+async def test_form_that_cannot_be_read_is_invalid(
+    client: httpx2.AsyncClient, content: bytes, kind: str
+):
+    answer = await client.post("/v1/tokens", content=content, headers={"Content-Type": kind})
+
+    assert is_problem(answer, 422)
+    assert answer.json()["errors"][0]["loc"][0] == "body"
+
+
+UNKNOWN = b"{" + b",".join(b'"%06d":1' % n for n in range(80_000)) + b"}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        UNKNOWN,
+        b'{"' + b"x" * 900_000 + b'": 1}',
+        b'{"' + b"\\u0000" * 150_000 + b'": 1}',
+        b'{"\\ud800": 1, "title": "\\udfff"}',
+        b'{"title": "a", "author_ids": [' + b"0," * 400_000 + b"0]}",
+        b'{"title": "' + b"a" * 900_000 + b'", "author_ids": []}',
+        b'{"title": ' + b"9" * 4000 + b', "language": ' + b"[" * 900 + b"]" * 900 + b"}",
+        b'{"title": "\\u0000", "author_ids": [1e999]}',
+        b"[" + b"{}," * 300_000 + b"{}]",
+    ],
+)
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+async def test_faults_of_a_body_are_told_in_bounded_space(
+    client: httpx2.AsyncClient, catalogue: Catalogue, content: bytes, method: str
+):
+    path = "/v1/books" if method == "POST" else f"/v1/books/{(await catalogue.add_book())['id']}"
+    headers = catalogue.editor | {"Content-Type": "application/json"}
+    answer = await client.request(method, path, content=content, headers=headers)
+
+    assert is_problem(answer, 422), answer.text
+    assert len(answer.content) < 20_000
+    assert 1 <= len(answer.json()["errors"]) <= 20
+    assert all(len(str(fault)) < 2000 for fault in answer.json()["errors"])
+
+
+async def test_first_faults_and_their_number_are_told_once(client: httpx2.AsyncClient):
+    answer = await client.get("/v1/books?" + "&".join(f"unknown{n}=1" for n in range(900)))
+
+    problem = answer.json()
+    assert is_problem(answer, 422)
+    assert [fault["loc"] for fault in problem["errors"]] == [
+        ["query", f"unknown{n}"] for n in range(20)
+    ]
+    assert problem["detail"].startswith("900 faults; the first: query.unknown0: ")
+    assert "unknown1" not in problem["detail"]
+    assert len(answer.content) < 20_000
+
+
+async def test_single_fault_is_the_detail(client: httpx2.AsyncClient):
+    problem = (await client.get("/v1/books?limit=0")).json()
+
+    [fault] = problem["errors"]
+    assert problem["detail"] == f"query.limit: {fault['msg']}"
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["a" * 60_000, "&" * 32_000, "a&" * 30_000, "%00" * 10_000, "limit=" + "9" * 30_000],
+)
+async def test_long_query_is_refused_in_bounded_space(client: httpx2.AsyncClient, query: str):
+    answer = await client.get(f"/v1/books?{query}")
+
+    assert answer.status_code in (200, 422)
+    assert len(answer.content) < 20_000
+
+
+@pytest.mark.parametrize("path", ["/v1/books/" + "9" * 60_000, "/" + "%00" * 20_000])
+async def test_long_path_is_not_told_back(client: httpx2.AsyncClient, path: str):
+    answer = await client.get(path)
+
+    assert answer.status_code in (404, 422)
+    assert len(answer.content) < 20_000
+
+
+def test_fault_that_two_dependencies_find_is_one():
+    fault = {"loc": ("path", "id"), "msg": "Is no number", "type": "int"}
+    other = fault | {"loc": ("path", "other")}
+
+    assert Faults([fault, fault, other]).count == 2
+    assert str(Faults([fault, fault])) == "path.id: Is no number"
+
+
+def test_faults_fit_whatever_they_are():
+    loc = ("body", "\0" * 500, *"a" * 500)
+    faults = Faults([{"loc": (*loc, n), "msg": "\1" * 5000, "type": "a"} for n in range(99)])
+
+    assert len(orjson.dumps(faults.shown)) <= 10_100
+    assert faults.count == 99
 
 
 async def test_wrong_statement_is_a_bug_and_no_outage(settings: Settings, resources: Resources):

@@ -1,11 +1,18 @@
+import re
 from typing import Annotated
 
 import httpx2
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
+from app.errors import add_error_handlers
+from app.main import create_app
 from app.routing import ProbeRoute, include
+from app.settings import Settings
 
 
 async def read_name() -> str:
@@ -65,6 +72,54 @@ async def test_routes_are_found_behind_a_proxy_that_strips_or_keeps_a_prefix():
     kept = await post(application(), "/api/things/7", root_path="/api")
 
     assert (stripped.status_code, kept.status_code) == (202, 202)
+
+
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+
+
+async def test_refused_method_names_all_others_whatever_kind_of_route_has_them(
+    client: httpx2.AsyncClient, settings: Settings
+):
+    app = create_app(settings)
+    paths = {re.sub("{.*?}", "1", route.path) for route in app.routes if isinstance(route, Route)}
+    assert {"/", "/docs", "/openapi.json", "/v1/books", "/files/1"} <= paths
+
+    for path in [*paths, "/docs/assets/swagger-ui.css"]:
+        answers = {method: await client.request(method, path) for method in METHODS}
+        refused = {name: answer for name, answer in answers.items() if answer.status_code == 405}
+
+        assert refused, path
+        for answer in refused.values():
+            assert set(answer.headers["Allow"].split(", ")) == answers.keys() - refused.keys(), path
+        assert ("GET" in refused) == ("HEAD" in refused), path
+
+
+async def test_method_that_a_handler_refuses_is_its_own_business():
+    app = FastAPI()
+    add_error_handlers(app)
+
+    @app.put("/thing")
+    async def put_thing() -> None:
+        raise HTTPException(405, headers={"Allow": "GET"})
+
+    async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "state": {}}, receive, send)
+
+    transport = httpx2.ASGITransport(with_state)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.put("/thing")
+
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET")
+
+
+@pytest.mark.parametrize("path", ["/docs/assets/swagger-ui.css", "/openapi.json", "/docs"])
+async def test_head_takes_no_range(client: httpx2.AsyncClient, path: str):
+    whole = await client.head(path)
+    answer = await client.head(path, headers={"Range": "bytes=0-9"})
+
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert "Content-Range" not in answer.headers
+    assert answer.headers["Content-Length"] == whole.headers["Content-Length"]
 
 
 def test_what_is_no_route_of_fastapi_is_refused_rather_than_lost():

@@ -8,7 +8,7 @@ BIN := .venv/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help run dev test test-browser lint format bench-overhead bench-cache bench-overload bench-login \
-	bench-offers bench-covers \
+	bench-offers bench-covers bench-input \
 	profile secrets deploy rollback roll backup restore test-compose check lock clean
 
 help: ## Show these commands
@@ -53,6 +53,9 @@ bench-offers: .venv/dev ## See how long offers take while sellers are slow, hang
 
 bench-covers: .venv/dev ## See what two hundred uploads at once do to everybody else
 	@$(BIN)/python -m benchmarks.covers
+
+bench-input: .venv/dev ## Send the worst requests of a megabyte and see how long they block a worker
+	@$(BIN)/python -m benchmarks.worst_input
 
 profile: .venv/dev ## Record a flame graph of a worker under load: var/profile.svg
 	@$(BIN)/python -m benchmarks.profile

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi._compat import ModelField
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
+from fastapi.params import Form
 from fastapi.routing import APIRoute, APIRouter
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -21,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.access_tokens import require_claims
 from app.body_limit import BODILESS as SAFE
-from app.body_limit import limit_body, usual
+from app.body_limit import limit_body, usual, usual_form
 from app.cache import Admit, admit_all, fingerprint
 from app.cached_responses import CachedHandler, Caching
 from app.errors import Forbidden, Invalid, TooManyRequests
@@ -104,7 +105,8 @@ class Route(ProbeRoute):
         policed = Policed("reads" if "GET" in (self.methods or ()) else "writes")
         self.policed: Policed = getattr(self.endpoint, "policed", policed)
         self.needs_token = _needs_token(self.dependant)
-        self.max_body = getattr(self.endpoint, "max_body", usual)
+        is_form = self.body_field and isinstance(self.body_field.field_info, Form)
+        self.max_body = getattr(self.endpoint, "max_body", usual_form if is_form else usual)
         caching: Caching | None = getattr(self.endpoint, "caching", None)
         self.responses = problems(HTTPStatus.TOO_MANY_REQUESTS) | self.responses
         if caching:

@@ -211,6 +211,8 @@ def _unreadable(error: HTTPException) -> str | None:
     cause = error.__cause__
     if cause is None or error.detail != "There was an error parsing the body":
         return None
+    if isinstance(cause, Invalid):
+        return str(cause)
     if isinstance(cause, RecursionError):
         return "Is nested too deeply"
     if isinstance(cause, UnicodeDecodeError):

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.access_tokens import require_claims
 from app.body_limit import BODILESS as SAFE
-from app.body_limit import limit_body, usual, usual_form
+from app.body_limit import check_containers, limit_body, usual, usual_form
 from app.cache import Admit, admit_all, fingerprint
 from app.cached_responses import CachedHandler, Caching
 from app.errors import Forbidden, Invalid, TooManyRequests
@@ -94,6 +94,12 @@ class ProbeRoute(APIRoute):
         _refuse_unknown(scope, self.query.keys())
 
 
+class BoundedRequest(Request):
+    async def json(self) -> Any:
+        check_containers(await self.body())
+        return await super().json()
+
+
 class Route(ProbeRoute):
     """Also keeps to what a client may ask for and a worker can do, and answers from the cache.
 
@@ -125,6 +131,8 @@ class Route(ProbeRoute):
             await ask(request.scope, self.policed)()
             if self.needs_token:
                 require_claims(request.scope)
+            if self.body_field is not None:
+                request = BoundedRequest(request.scope, request.receive, request._send)
             with request.scope["state"]["workload"]:
                 response = await handler(request)
             response.headers.setdefault("Cache-Control", "private, no-store")

@@ -7,6 +7,8 @@ import pytest
 from fastapi import HTTPException, Request
 from sqlalchemy import text
 
+from app.body_limit import MAX_CONTAINERS, check_containers
+from app.errors import Invalid
 from app.faults import Faults
 from app.main import create_app
 from app.resources import Resources
@@ -218,6 +220,7 @@ UNKNOWN = b"{" + b",".join(b'"%06d":1' % n for n in range(80_000)) + b"}"
         b'{"title": ' + b"9" * 4000 + b', "language": ' + b"[" * 900 + b"]" * 900 + b"}",
         b'{"title": "\\u0000", "author_ids": [1e999]}',
         b"[" + b"{}," * 300_000 + b"{}]",
+        b'{"title": [' + (b"[" * 100 + b"]" * 100 + b",") * 2000 + b"1]}",
     ],
 )
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
@@ -232,6 +235,15 @@ async def test_faults_of_a_body_are_told_in_bounded_space(
     assert len(answer.content) < 20_000
     assert 1 <= len(answer.json()["errors"]) <= 20
     assert all(len(str(fault)) < 2000 for fault in answer.json()["errors"])
+
+
+def test_brackets_in_text_are_no_lists():
+    """However many they are, and whatever is escaped beside them."""
+    text = b'[{\\\\\\"' * (MAX_CONTAINERS // 2 + 1)
+
+    check_containers(b'{"text": "' + text + b'", "other": ["\\\\", "[["]}')
+    with pytest.raises(Invalid):
+        check_containers(b'{"text": "' + text + b'"}' + b"[" * MAX_CONTAINERS)
 
 
 async def test_first_faults_and_their_number_are_told_once(client: httpx2.AsyncClient):

@@ -429,8 +429,11 @@ async def test_file_is_had_in_parts_and_only_if_it_is_new(client: httpx2.AsyncCl
     whole = await client.get(signed)
     part = await client.get(signed, headers={"Range": "bytes=4-9"})
     same = await client.get(signed, headers={"If-None-Match": whole.headers["ETag"]})
-    head = await client.head(signed)
+    head = await client.head(signed, headers={"Range": "bytes=4-9"})
+    twice = await client.get(signed, headers=[("Range", "bytes=4-9"), ("Range", "bytes=0-1")])
 
+    assert twice.content == whole.content
+    assert "Content-Range" not in head.headers
     assert (part.status_code, part.content) == (206, whole.content[4:10])
     assert part.headers["Content-Range"] == f"bytes 4-9/{len(whole.content)}"
     assert (same.status_code, same.content) == (304, b"")

@@ -7,7 +7,7 @@ import pytest
 from fastapi import HTTPException, Request
 from sqlalchemy import text
 
-from app.body_limit import MAX_CONTAINERS, check_containers
+from app.body_limit import MAX_CONTAINERS, MAX_FORM, check_containers
 from app.errors import Invalid
 from app.faults import Faults
 from app.main import create_app
@@ -235,6 +235,13 @@ async def test_faults_of_a_body_are_told_in_bounded_space(
     assert len(answer.content) < 20_000
     assert 1 <= len(answer.json()["errors"]) <= 20
     assert all(len(str(fault)) < 2000 for fault in answer.json()["errors"])
+
+
+async def test_forms_are_small_unless_a_handler_allows_more(client: httpx2.AsyncClient):
+    form = {"username": "a", "password": "b" * MAX_FORM, "grant_type": "password"}
+    answer = await client.post("/v1/tokens", data=form)
+
+    assert is_problem(answer, 413)
 
 
 def test_brackets_in_text_are_no_lists():

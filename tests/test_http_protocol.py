@@ -25,8 +25,10 @@ def body(content: bytes, more: bool = False) -> Message:
 
 
 @asynccontextmanager
-async def serving(app: Any, state: dict[str, Any] | None = None) -> AsyncIterator[int]:
-    config = Config(app, port=0, http=HttpProtocol, lifespan="off", log_config=None)
+async def serving(
+    app: Any, state: dict[str, Any] | None = None, host: str = "127.0.0.1"
+) -> AsyncIterator[int]:
+    config = Config(app, host, port=0, http=HttpProtocol, lifespan="off", log_config=None)
     server = Server(config)
     config.load()
     server.lifespan = config.lifespan_class(config)
@@ -174,3 +176,21 @@ async def test_application_that_sends_no_body_is_an_error(
 
     assert head.startswith(b"HTTP/1.1 500")
     assert "without starting response" in caplog.text
+
+
+async def test_client_by_ipv4_is_seen_as_such_by_a_socket_for_both_versions():
+    seen = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["client"][0])
+        for message in [start(200, TWO), body(b"ok")]:
+            await send(message)
+
+    async with serving(app, host="::") as port:
+        for line in ("", "X-Forwarded-For: 192.0.2.1\r\n"):  # trusted, as that is 127.0.0.1
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(GET.replace("Host: x\r\n", f"Host: x\r\n{line}").encode())
+            await reader.read(-1)
+            writer.close()
+
+    assert seen == ["127.0.0.1", "192.0.2.1"]

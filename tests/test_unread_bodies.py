@@ -132,6 +132,18 @@ async def test_connection_ends_when_the_client_has_the_response(app: App, port: 
     assert content.endswith(b"\r\n\r\nok")
 
 
+async def test_client_that_goes_on_for_a_while_is_not_reset(app: App, port: int):
+    def go_on(wire: Wire) -> tuple[bytes, bool]:
+        wire.send(head("POST", MAX_DISCARDED))
+        content = wire.read()
+        return content, all(wire.send(bytes(MAX_DISCARDED // 16)) for _ in range(16))
+
+    content, taken = await talk(port, go_on)
+
+    assert content.endswith(b"\r\n\r\nok")
+    assert taken
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("length", [len(INNER), None], ids=["length", "chunked"])
 async def test_body_is_never_taken_for_a_request(

@@ -24,8 +24,8 @@ from app.etag import Tags, read_etags
 from app.header_fields import list_field
 from app.images import FORMATS
 from app.rate_limit import caller_of
+from app.schemas import book
 from app.schemas.base import Whole
-from app.schemas.book import MAX_ID
 from app.schemas.user import Account, Role
 from app.services import preconditions
 from app.services.authors import AuthorService
@@ -141,7 +141,7 @@ Covers = Annotated[CoverService, Depends(get_covers)]
 Users = Annotated[UserService, Depends(get_users)]
 Logins = Annotated[LoginService, Depends(get_logins)]
 
-Id = Annotated[Whole, Path(ge=1, le=MAX_ID)]
+Id = Annotated[Whole[book.Id], Path()]
 
 # For the documentation's Authorize button; the token itself is read by claims_of.
 oauth2 = OAuth2PasswordBearer("/v1/tokens", refreshUrl="/v1/tokens/refresh", auto_error=False)

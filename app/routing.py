@@ -37,6 +37,7 @@ MAX_REMEMBERED = 1000  # characters of a path
 SINGLE = {b"authorization", b"content-type", b"idempotency-key"}
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+Responses = dict[int | str, dict[str, Any]]  # as OpenAPI documents them
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -114,10 +115,12 @@ class Route(ProbeRoute):
         is_form = self.body_field and isinstance(self.body_field.field_info, Form)
         self.max_body = getattr(self.endpoint, "max_body", usual_form if is_form else usual)
         caching: Caching | None = getattr(self.endpoint, "caching", None)
-        self.responses = problems(HTTPStatus.TOO_MANY_REQUESTS) | self.responses
+        may_have_body = not SAFE.issuperset(self.methods or ())
+        self.responses = problems(429, *([413] if may_have_body else [])) | self.responses
         if caching:
             self.app = self._cached(caching)
-            self.responses |= {304: {"description": "What you have still holds"}}
+            self.responses |= sends(200, "ETag") | sends(304, "ETag")
+            self.responses[304]["description"] = "What you have still holds"
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in SAFE:
@@ -272,14 +275,38 @@ def _refuse_unknown(scope: Scope, known: Set[str]) -> None:
         raise RequestValidationError(errors)
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problems(*statuses: int) -> Responses:
     """The `responses=` of a route that may answer with these, or as every route may."""
-    return {
-        int(status): {
-            "description": HTTPStatus(status).phrase,
-            "content": {
-                "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
-            },
-        }
-        for status in sorted({*statuses, 422, 500, 503, 504})
-    }
+    return {status: _problem(status) for status in sorted({*statuses, 422, 500, 503, 504})}
+
+
+def sends(status: int, *headers: str) -> Responses:
+    """The part of `responses=` that promises these headers with a status."""
+    return {status: {"headers": {name: _HEADERS[name] for name in headers}}}
+
+
+def _problem(status: int) -> dict[str, Any]:
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    problem = {"description": HTTPStatus(status).phrase, "content": content}
+    header = _PROBLEM_HEADERS.get(status)
+    return problem if header is None else problem | sends(status, header)[status]
+
+
+def _header(description: str, type: str = "string") -> dict[str, Any]:
+    return {"required": True, "description": description, "schema": {"type": type}}
+
+
+_HEADERS = {
+    "Accept": _header("Media types that are supported"),
+    "ETag": _header("Names this content, for `If-None-Match` and `If-Match`"),
+    "Location": _header("Where it is"),
+    "Retry-After": _header("Time to wait before another try, s", "integer"),
+    "WWW-Authenticate": _header("`Bearer`, and whether the token is invalid"),
+}
+_PROBLEM_HEADERS = {
+    401: "WWW-Authenticate",
+    415: "Accept",
+    429: "Retry-After",
+    503: "Retry-After",
+    504: "Retry-After",
+}

@@ -98,6 +98,39 @@ async def test_every_schema_has_an_example(document: dict[str, Any]):
     assert lacking <= {"Role", "Body_create_tokens"}
 
 
+async def test_bounds_are_those_of_json_schema(document: dict[str, Any]):
+    """Pydantic leaves `ge` and `le` where a validator stands before the bound."""
+    keywords: set[str] = set()
+
+    def collect(node: Any) -> None:
+        if isinstance(node, dict):
+            keywords.update(node)
+            node = list(node.values())
+        if isinstance(node, list):
+            for part in node:
+                collect(part)
+
+    collect(document)
+    parameters = document["paths"]["/v1/books"]["get"]["parameters"]
+    schemas = {parameter["name"]: parameter["schema"] for parameter in parameters}
+
+    assert keywords.isdisjoint({"ge", "gt", "le", "lt", "multiple_of"})
+    assert (schemas["limit"]["minimum"], schemas["limit"]["maximum"]) == (1, 100)
+    assert schemas["author_id"]["anyOf"][0]["maximum"] == 2**63 - 1
+
+
+async def test_a_response_that_wants_another_try_says_when(document: dict[str, Any]):
+    for operation in operations(document):
+        for status in {"429", "503", "504"} & operation["responses"].keys():
+            assert operation["responses"][status]["headers"]["Retry-After"]["required"]
+
+
+async def test_what_may_have_a_body_documents_its_limit(document: dict[str, Any]):
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            assert ("413" in operation["responses"]) == (method != "get"), path
+
+
 async def test_every_reference_leads_somewhere(document: dict[str, Any]):
     references: list[str] = []
 

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Query, Response
 from app.cached_responses import cached
 from app.dependencies import Authors, EditableAuthors, Editor, Id, Once, Preconditions
 from app.etag import etag_of
-from app.routing import Route, problems
+from app.routing import Route, problems, sends
 from app.schemas.author import AuthorCreate, AuthorQuery, AuthorRead, AuthorUpdate
 from app.schemas.page import Page
 
@@ -25,7 +25,10 @@ async def get_author(author_id: Id, authors: Authors) -> AuthorRead:
 
 
 @router.post(
-    "", status_code=201, responses=problems(401, 403, 409, 412, 413), dependencies=[Editor]
+    "",
+    status_code=201,
+    responses=problems(401, 403, 409, 412) | sends(201, "Location", "ETag"),
+    dependencies=[Editor],
 )
 async def create_author(
     body: AuthorCreate,
@@ -41,7 +44,9 @@ async def create_author(
 
 
 @router.patch(
-    "/{author_id}", responses=problems(401, 403, 404, 409, 412, 413), dependencies=[Editor]
+    "/{author_id}",
+    responses=problems(401, 403, 404, 409, 412) | sends(200, "ETag"),
+    dependencies=[Editor],
 )
 async def update_author(
     author_id: Id,
@@ -58,7 +63,7 @@ async def update_author(
 @router.delete(
     "/{author_id}",
     status_code=204,
-    responses=problems(401, 403, 404, 409, 412, 413),
+    responses=problems(401, 403, 404, 409, 412),
     dependencies=[Editor],
 )
 async def delete_author(

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Query, Response
 from app.cached_responses import cached
 from app.dependencies import Books, EditableBooks, Editor, Id, Once, Preconditions
 from app.etag import etag_of
-from app.routing import Route, problems
+from app.routing import Route, problems, sends
 from app.schemas.book import BookCreate, BookQuery, BookRead, BookUpdate
 from app.schemas.page import Page
 
@@ -25,7 +25,10 @@ async def get_book(book_id: Id, books: Books) -> BookRead:
 
 
 @router.post(
-    "", status_code=201, responses=problems(401, 403, 409, 412, 413), dependencies=[Editor]
+    "",
+    status_code=201,
+    responses=problems(401, 403, 409, 412) | sends(201, "Location", "ETag"),
+    dependencies=[Editor],
 )
 async def create_book(
     body: BookCreate,
@@ -40,7 +43,11 @@ async def create_book(
     return book
 
 
-@router.patch("/{book_id}", responses=problems(401, 403, 404, 409, 412, 413), dependencies=[Editor])
+@router.patch(
+    "/{book_id}",
+    responses=problems(401, 403, 404, 409, 412) | sends(200, "ETag"),
+    dependencies=[Editor],
+)
 async def update_book(
     book_id: Id,
     body: BookUpdate,
@@ -54,10 +61,7 @@ async def update_book(
 
 
 @router.delete(
-    "/{book_id}",
-    status_code=204,
-    responses=problems(401, 403, 404, 412, 413),
-    dependencies=[Editor],
+    "/{book_id}", status_code=204, responses=problems(401, 403, 404, 412), dependencies=[Editor]
 )
 async def delete_book(book_id: Id, books: EditableBooks, preconditions: Preconditions) -> None:
     await books.delete(book_id, preconditions)

@@ -6,7 +6,7 @@ from fastapi.responses import RedirectResponse
 from app.body_limit import max_body
 from app.dependencies import Covers, Editor, Id, ImageBody, Preconditions
 from app.images import FORMATS
-from app.routing import Route, limited, problems
+from app.routing import Route, limited, problems, sends
 from app.schemas.cover import CoverRead, Size
 
 IMAGE = {"type": "string", "format": "binary"}
@@ -15,7 +15,12 @@ IMAGE_BODY = {"required": True, "content": {kind: {"schema": IMAGE} for kind in 
 router = APIRouter(prefix="/v1/books/{book_id}/cover", tags=["covers"], route_class=Route)
 
 
-@router.get("", status_code=307, responses=problems(404), response_class=RedirectResponse)
+@router.get(
+    "",
+    status_code=307,
+    responses=problems(404) | sends(307, "Location", "ETag"),
+    response_class=RedirectResponse,
+)
 async def get_cover(
     book_id: Id, covers: Covers, size: Annotated[Size, Query()] = "medium"
 ) -> RedirectResponse:
@@ -26,7 +31,7 @@ async def get_cover(
 
 @router.put(
     "",
-    responses=problems(401, 403, 404, 412, 413, 415),
+    responses=problems(401, 403, 404, 412, 415) | sends(200, "ETag"),
     dependencies=[Editor],
     openapi_extra={"requestBody": IMAGE_BODY},
 )

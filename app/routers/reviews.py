@@ -5,7 +5,7 @@ from fastapi import APIRouter, Query, Response
 from app.cached_responses import cached
 from app.dependencies import CurrentAccount, EditableReviews, Id, Once, Preconditions, Reviews
 from app.etag import etag_of
-from app.routing import Route, problems
+from app.routing import Route, problems, sends
 from app.schemas.page import Page
 from app.schemas.review import ReviewCreate, ReviewQuery, ReviewRead, ReviewUpdate
 
@@ -26,7 +26,9 @@ async def get_review(book_id: Id, review_id: Id, reviews: Reviews) -> ReviewRead
     return await reviews.get(book_id, review_id)
 
 
-@router.post("", status_code=201, responses=problems(401, 404, 409, 412, 413))
+@router.post(
+    "", status_code=201, responses=problems(401, 404, 409, 412) | sends(201, "Location", "ETag")
+)
 async def create_review(
     book_id: Id,
     body: ReviewCreate,
@@ -42,7 +44,7 @@ async def create_review(
     return review
 
 
-@router.patch("/{review_id}", responses=problems(401, 403, 404, 412, 413))
+@router.patch("/{review_id}", responses=problems(401, 403, 404, 412) | sends(200, "ETag"))
 async def update_review(
     book_id: Id,
     review_id: Id,
@@ -57,7 +59,7 @@ async def update_review(
     return review
 
 
-@router.delete("/{review_id}", status_code=204, responses=problems(401, 403, 404, 412, 413))
+@router.delete("/{review_id}", status_code=204, responses=problems(401, 403, 404, 412))
 async def delete_review(
     book_id: Id,
     review_id: Id,

@@ -7,7 +7,7 @@ from app.schemas.token import TokenRefresh, TokensRead
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"], route_class=Route)
 
 
-@router.post("", responses=problems(401, 409, 413))
+@router.post("", responses=problems(401, 409))
 @limited("login")
 async def create_tokens(
     form: LoginForm, logins: Logins, once: Once, background: BackgroundTasks
@@ -20,7 +20,7 @@ async def create_tokens(
     return login.tokens
 
 
-@router.post("/refresh", responses=problems(401, 409, 413))
+@router.post("/refresh", responses=problems(401, 409))
 async def refresh_tokens(body: TokenRefresh, logins: Logins, once: Once) -> TokensRead:
     """Each refresh token is good once; used again, it ends the session."""
     return await logins.refresh(body.refresh_token, once)

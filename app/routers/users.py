@@ -2,14 +2,14 @@ from fastapi import APIRouter, Response
 
 from app.dependencies import CurrentAccount, Dashboard, Once, Preconditions, Users
 from app.etag import etag_of
-from app.routing import Route, limited, problems
+from app.routing import Route, limited, problems, sends
 from app.schemas.dashboard import DashboardRead
 from app.schemas.user import UserCreate, UserRead, UserUpdate
 
 router = APIRouter(prefix="/v1/users", tags=["users"], route_class=Route)
 
 
-@router.post("", status_code=201, responses=problems(409, 413))
+@router.post("", status_code=201, responses=problems(409) | sends(201, "Location", "ETag"))
 @limited("login")
 async def create_user(body: UserCreate, users: Users, once: Once, response: Response) -> UserRead:
     user = await users.create(body, once=once)
@@ -18,7 +18,7 @@ async def create_user(body: UserCreate, users: Users, once: Once, response: Resp
     return user
 
 
-@router.get("/me", responses=problems(401))
+@router.get("/me", responses=problems(401) | sends(200, "ETag"))
 async def get_current_user(account: CurrentAccount, response: Response) -> UserRead:
     response.headers["ETag"] = etag_of(account.user)
     return account.user
@@ -29,7 +29,7 @@ async def get_dashboard(account: CurrentAccount, dashboard: Dashboard) -> Dashbo
     return await dashboard.of_user(account.user)
 
 
-@router.patch("/me", responses=problems(401, 409, 412, 413))
+@router.patch("/me", responses=problems(401, 409, 412) | sends(200, "ETag"))
 async def update_current_user(
     body: UserUpdate,
     account: CurrentAccount,

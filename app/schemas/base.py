@@ -1,7 +1,7 @@
 """How bodies are read: no coercion, no unknown fields."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -28,8 +28,11 @@ def _plain(value: object) -> object:
 
 
 _PLAIN = re.compile(r"-?[1-9][0-9]*|0")
+Number = TypeVar("Number", bound=int)
 # Of a path or a query: `7`, but not `007`, `+7`, `7.0` or `1_0`. One thing has one URL.
-Whole = Annotated[int, BeforeValidator(_plain)]
+# Bounds go into the brackets: `Whole[Annotated[int, Field(ge=1)]]`. Outside of them Pydantic
+# checks them after this validator, in Python, and OpenAPI gets no `minimum` and `maximum`.
+Whole = Annotated[Number, BeforeValidator(_plain)]
 
 
 def _without_default(schema: dict[str, Any]) -> None:

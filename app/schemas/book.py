@@ -28,7 +28,7 @@ Year = Annotated[
     int,
     Field(ge=-4000, le=9999, examples=[1818], description="Negative before Christ"),
 ]
-QueryYear = Annotated[Whole, Field(ge=-4000, le=9999)]
+QueryYear = Whole[Annotated[int, Field(ge=-4000, le=9999)]]
 Language = Annotated[
     str,
     Field(
@@ -100,7 +100,7 @@ class BookQuery(BaseModel):
         str | None,
         Field(max_length=200, description="Words of the title or of the authors' names"),
     ] = None
-    author_id: Annotated[Whole, Field(ge=1, le=MAX_ID)] | None = None
+    author_id: Whole[Id] | None = None
     language: Language | None = None
     year_from: QueryYear | None = None
     year_to: QueryYear | None = None

@@ -11,7 +11,7 @@ from app.schemas.base import Whole
 T = TypeVar("T")
 
 MAX_LIMIT = 100
-Limit = Annotated[Whole, Field(ge=1, le=MAX_LIMIT, description="Items on a page")]
+Limit = Whole[Annotated[int, Field(ge=1, le=MAX_LIMIT, description="Items on a page")]]
 After = Annotated[
     str | None, Field(max_length=4000, description="The `next` of the page before this one")
 ]

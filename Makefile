@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test test-browser lint format bench-overhead bench-cache bench-overload bench-login \
+.PHONY: help run dev test test-browser fuzz lint format bench-overhead bench-cache bench-overload bench-login \
 	bench-offers bench-covers bench-input \
 	profile secrets deploy rollback roll backup restore test-compose check lock clean
 
@@ -25,6 +25,9 @@ test: .venv/dev ## Run all tests, on MariaDB and on SQLite
 
 test-browser: .venv/dev ## Look at /docs with headless Chromium, which must be installed
 	@$(BIN)/python -m pytest --override-ini=addopts=-ra tests/browser
+
+fuzz: .venv/dev ## Try the service with generated requests, for some minutes (COUNT=, SEED=)
+	@$(BIN)/python -m benchmarks.fuzz
 
 lint: .venv/dev ## Check format, lint, types and the direction of imports
 	@$(BIN)/ruff format --check --quiet . || { echo "Run: make format"; exit 1; }

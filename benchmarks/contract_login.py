@@ -1,0 +1,27 @@
+"""What Schemathesis loads to be somebody: every request gets a token, public ones too.
+
+After a 401, of which a generated logout is the usual cause, it logs in again and repeats the
+request.
+"""
+
+import os
+from typing import Any
+
+import httpx2
+import schemathesis
+from schemathesis import AuthContext, Case
+
+
+@schemathesis.auth()
+class Bearer:
+    def get(self, case: Case[Any], context: AuthContext) -> str:
+        form = {
+            "grant_type": "password",
+            "username": os.environ["CONTRACT_USERNAME"],
+            "password": os.environ["CONTRACT_PASSWORD"],
+        }
+        answer = httpx2.post(f"{os.environ['CONTRACT_URL']}/v1/tokens", data=form)
+        return str(answer.raise_for_status().json()["access_token"])
+
+    def set(self, case: Case[Any], token: str, context: AuthContext) -> None:
+        case.headers["Authorization"] = f"Bearer {token}"

@@ -1,0 +1,106 @@
+"""Generated requests by thousands, as nobody, a reader and an editor: what breaks the contract.
+
+The service and its servers are private and gone afterwards. COUNT says how many requests at least,
+SEED repeats a run. A role ends at the first round with findings, all of which are shown.
+"""
+
+import asyncio
+import multiprocessing
+import os
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from random import SystemRandom
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from app import accounts
+from app.demo_sellers import listening, run_sellers, setting
+from app.schemas.user import Role, UserCreate
+from app.servers.private import embedded_valkey, private_mariadb
+from app.settings import Settings
+from benchmarks.contract import Login, check_contract
+from benchmarks.service import ROOT, fill, one_worker
+
+COUNT = 100_000
+ROUND = 100  # generated requests for each operation, in one process of Schemathesis
+OPERATIONS = 40  # roughly; for small counts
+PASSWORD = "correct horse battery"  # noqa: S105 - of accounts that exist for minutes
+ROLES = (None, Role.READER, Role.EDITOR)
+
+
+def main() -> None:
+    count = int(os.environ.get("COUNT") or COUNT)
+    seed = int(os.environ.get("SEED") or SystemRandom().randrange(10**6))
+    print(f"At least {count} requests; SEED={seed} repeats them", flush=True)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="fuzz-")))
+        variables = start_servers(stack, folder)
+        logins = asyncio.run(prepare(variables))
+        service = stack.enter_context(one_worker(**variables))
+        findings = sum(
+            asyncio.run(fuzz(service.url, folder, role, logins.get(role), -(-count // 3), seed))
+            for role in ROLES
+        )
+    print(f"{findings} findings")
+    raise SystemExit(findings > 0)
+
+
+def start_servers(stack: ExitStack, folder: Path) -> dict[str, str]:
+    """The variables of a service with all it can have, which refuses nobody for asking often."""
+    listeners = stack.enter_context(listening())
+    sellers = multiprocessing.Process(target=run_sellers, args=(listeners,), daemon=True)
+    sellers.start()
+    stack.callback(sellers.terminate)
+    mariadb = private_mariadb(folder / "mariadb", ROOT / "var", say=print)
+    return {
+        "DATABASE_URL": stack.enter_context(mariadb).url,
+        "REDIS_URL": stack.enter_context(embedded_valkey(folder / "valkey")).url,
+        "FILES_URL": f"file://{folder}/files",
+        "OFFERS_SELLERS": setting(listeners),
+        "LIMITS_ENABLED": "false",
+        "PASSWORDS_TIME_COST": "1",  # each generated logout costs a login
+        "PASSWORDS_MEMORY_COST": "64",
+    }
+
+
+async def prepare(variables: dict[str, str]) -> dict[Role | None, Login]:
+    await fill(variables["DATABASE_URL"])
+    groups: Any = {
+        "database": {"url": variables["DATABASE_URL"]},
+        "redis": {"url": variables["REDIS_URL"]},
+    }
+    settings = Settings(_env_file=None, **groups)
+    logins: dict[Role | None, Login] = {}
+    for role in (Role.READER, Role.EDITOR):
+        user = UserCreate(email=f"{role}@example.com", name=role.capitalize(), password=PASSWORD)
+        await accounts.create_user(settings, user, role)
+        logins[role] = Login(user.email, PASSWORD)
+    return logins
+
+
+async def fuzz(
+    url: str, folder: Path, role: Role | None, login: Login | None, count: int, seed: int
+) -> int:
+    """How many findings there are in `count` requests; the first round covers every parameter."""
+    name = role or "anonymous"
+    phases = "examples,coverage,fuzzing,stateful"
+    requests = 0
+    while requests < count:
+        start = time.perf_counter()
+        examples = max(1, min(ROUND, (count - requests) // OPERATIONS))
+        options = ("--phases", phases, "--max-examples", str(examples), "--seed", str(seed))
+        report = await check_contract(url, folder, login, *options)
+        requests += report.requests
+        speed = report.requests / (time.perf_counter() - start)
+        print(f"{name:10}{requests:7} requests, {speed:4.0f} a second, seed {seed}", flush=True)
+        if report.findings:
+            print(report.text, flush=True)
+            return report.findings
+        phases = "fuzzing,stateful"
+        seed += 1
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The service keeps to its OpenAPI document, whatever a client sends: some thousand tries.
+
+`make fuzz` is the same with more.
+"""
+
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.accounts import users_of
+from app.resources import Resources
+from app.schemas.user import Role, UserCreate
+from benchmarks.contract import Login, Report, check_contract
+from tests.databases import mariadb_only
+from tests.process import Service, running
+from tests.rows import add_books
+from tests.sellers import Sellers
+
+# The same requests each time.
+BRIEF = ("--max-examples", "3", "--seed", "1", "--generation-deterministic")
+# What is public is tried enough by an editor, too.
+BRIEFER = (*BRIEF, "--phases", "fuzzing")
+
+
+@pytest.fixture
+async def books(resources: Resources) -> None:
+    async with resources["sessions"].write() as session:
+        await add_books(session, 30)
+
+
+@pytest.fixture
+async def service(
+    books: None, environment: dict[str, Any], sellers: Sellers, tmp_path: Path
+) -> AsyncIterator[Service]:
+    environment |= {
+        "FILES_URL": f"file://{tmp_path}/files",
+        "OFFERS_SELLERS": sellers.setting,
+        "PASSWORDS_TIME_COST": 1,  # a generated logout costs a login
+        "PASSWORDS_MEMORY_COST": 64,
+        "WEB_CONCURRENCY": 1,
+    }
+    async with running(tmp_path / "log", **environment) as service:
+        yield service
+
+
+@pytest.fixture
+async def editor(resources: Resources) -> Login:
+    email, password = f"{secrets.token_hex(4)}@example.com", secrets.token_urlsafe()
+    body = UserCreate(email=email, name="Editor", password=password)
+    await users_of(resources).create(body, Role.EDITOR)
+    return Login(email, password)
+
+
+@mariadb_only
+async def test_anonymous_requests_keep_to_the_contract(service: Service, tmp_path: Path):
+    report = await check_contract(service.url, tmp_path, None, *BRIEFER)
+
+    check(report, service)
+    assert report.accepted["GET /v1/books"] > 0
+
+
+async def test_requests_of_an_editor_keep_to_the_contract(
+    service: Service, editor: Login, tmp_path: Path
+):
+    report = await check_contract(service.url, tmp_path, editor, *BRIEF)
+
+    check(report, service)
+    # It was logged in after it had logged out, too.
+    for operation in ("POST /v1/authors", "POST /v1/books", "PATCH /v1/books/{book_id}"):
+        assert report.accepted[operation] > 0, operation
+    assert report.accepted["DELETE /v1/tokens"] > 0
+
+
+def check(report: Report, service: Service) -> None:
+    assert report.findings == 0, report.text
+    assert report.requests >= 50
+    assert [line for line in service.lines if line["level"] == "ERROR"] == []

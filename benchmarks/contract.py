@@ -20,6 +20,10 @@ class Login:
     password: str
 
 
+# The dictionaries of schemathesis.toml know this account: there must be one.
+VISITOR = Login("visitor@example.com", "correct horse battery")
+
+
 @dataclass(frozen=True)
 class Report:
     requests: int

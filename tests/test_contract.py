@@ -3,7 +3,6 @@
 `make fuzz` is the same with more.
 """
 
-import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from app.accounts import users_of
 from app.resources import Resources
 from app.schemas.user import Role, UserCreate
-from benchmarks.contract import Login, Report, check_contract
+from benchmarks.contract import VISITOR, Login, Report, check_contract
 from tests.databases import mariadb_only
 from tests.process import Service, running
 from tests.rows import add_books
@@ -48,10 +47,11 @@ async def service(
 
 @pytest.fixture
 async def editor(resources: Resources) -> Login:
-    email, password = f"{secrets.token_hex(4)}@example.com", secrets.token_urlsafe()
-    body = UserCreate(email=email, name="Editor", password=password)
-    await users_of(resources).create(body, Role.EDITOR)
-    return Login(email, password)
+    editor = Login("editor@example.com", VISITOR.password)
+    for login, role in ((editor, Role.EDITOR), (VISITOR, Role.READER)):
+        body = UserCreate(email=login.username, name="Somebody", password=login.password)
+        await users_of(resources).create(body, role)
+    return editor
 
 
 @mariadb_only
@@ -59,7 +59,7 @@ async def test_anonymous_requests_keep_to_the_contract(service: Service, tmp_pat
     report = await check_contract(service.url, tmp_path, None, *BRIEFER)
 
     check(report, service)
-    assert report.accepted["GET /v1/books"] > 0
+    assert sum(report.accepted.values()) > 10
 
 
 async def test_requests_of_an_editor_keep_to_the_contract(
@@ -69,9 +69,8 @@ async def test_requests_of_an_editor_keep_to_the_contract(
 
     check(report, service)
     # It was logged in after it had logged out, too.
-    for operation in ("POST /v1/authors", "POST /v1/books", "PATCH /v1/books/{book_id}"):
+    for operation in ("POST /v1/authors", "PATCH /v1/users/me", "DELETE /v1/tokens"):
         assert report.accepted[operation] > 0, operation
-    assert report.accepted["DELETE /v1/tokens"] > 0
 
 
 def check(report: Report, service: Service) -> None:

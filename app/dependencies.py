@@ -2,10 +2,11 @@
 
 import secrets
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Request
 from fastapi.security import OAuth2PasswordBearer, OAuth2PasswordRequestForm
+from pydantic.json_schema import SkipJsonSchema
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import ClientDisconnect
 
@@ -174,17 +175,28 @@ async def require_editor(account: CurrentAccount) -> None:
         raise Forbidden("This needs the role `editor`")
 
 
+# As `read_etags` takes it, for the documentation; it reads all lines of the header as one list.
+ENTITY_TAGS: dict[str, Any] = {
+    "pattern": r'^([ \t]*\*[ \t]*|[ \t,]*((W/)?"[!#-~\u0080-\u00ff]*"[ \t,]*)+)$'
+}
+
+
 async def read_preconditions(
     request: Request,
     if_match: Annotated[
-        str | None,
-        Header(alias="If-Match", description="Change only what has one of these `ETag`s"),
+        str | SkipJsonSchema[None],
+        Header(
+            alias="If-Match",
+            description="Change only what has one of these `ETag`s",
+            json_schema_extra=ENTITY_TAGS,
+        ),
     ] = None,
     if_none_match: Annotated[
-        str | None,
+        str | SkipJsonSchema[None],
         Header(
             alias="If-None-Match",
             description="Change only what has none of these `ETag`s; `*`: only what does not exist",
+            json_schema_extra=ENTITY_TAGS,
         ),
     ] = None,
 ) -> preconditions.Preconditions:

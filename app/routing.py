@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi._compat import ModelField
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute, APIRouter
+from fastapi.routing import APIRoute, APIRouter, _effective_route_context_var
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from starlette.datastructures import QueryParams
@@ -23,6 +23,7 @@ from app.body_limit import limit_body, usual
 from app.cache import Admit, admit_all, fingerprint
 from app.cached_responses import CachedHandler, Caching
 from app.errors import Forbidden, TooManyRequests
+from app.json_body import JSONRequest, read_json
 from app.rate_limit import PolicyName, RateLimiter, caller_of
 from app.request_context import current_request
 from app.signed_urls import NOT_SIGNED
@@ -107,9 +108,13 @@ class Route(ProbeRoute):
 
     def get_route_handler(self) -> Handler:
         handler = super().get_route_handler()
+        # FastAPI makes another one where the router was included by `include_router`.
+        takes_json = read_json((_effective_route_context_var.get() or self).dependant)
 
         async def work(request: Request) -> Response:
             await ask(request.scope, self.policed)()
+            if takes_json:
+                request = JSONRequest(request.scope, request.receive, request._send)
             with request.scope["state"]["workload"]:
                 response = await handler(request)
             response.headers.setdefault("Cache-Control", "private, no-store")

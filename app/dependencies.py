@@ -1,8 +1,8 @@
 """What a handler may ask for; the only file that joins FastAPI to services."""
 
 import secrets
-from collections.abc import AsyncIterator
-from typing import Annotated
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Path, Request
 from fastapi.security import OAuth2PasswordBearer, OAuth2PasswordRequestForm
@@ -15,8 +15,7 @@ from app.errors import CutOff, Forbidden, NotFound, Unauthorized, Unavailable, U
 from app.etag import read_etags
 from app.images import FORMATS
 from app.rate_limit import caller_of
-from app.schemas.base import Whole
-from app.schemas.book import MAX_ID
+from app.schemas.base import MAX_ID, Whole
 from app.schemas.user import Account, Role
 from app.services.authors import AuthorService
 from app.services.books import BookService
@@ -30,6 +29,8 @@ from app.services.reviews import ReviewService
 from app.services.users import UserService
 from app.signed_urls import SignedUrls
 from app.storage import FolderStorage
+
+T = TypeVar("T")
 
 
 async def open_read_session(request: Request) -> AsyncIterator[database.ReadSession]:
@@ -55,28 +56,22 @@ async def get_cache(request: Request) -> cache.Cache:
 Cache = Annotated[cache.Cache, Depends(get_cache)]
 
 
-async def read_books(session: ReadSession, cache: Cache) -> BookService:
-    return BookService(session, cache)
+def on_read_session(service: Callable[[AsyncSession, cache.Cache], T]) -> Callable[..., Any]:
+    """A dependency: this service, for reads only."""
+
+    async def make(session: ReadSession, cache: Cache) -> T:
+        return service(session, cache)
+
+    return make
 
 
-async def edit_books(session: Session, cache: Cache) -> BookService:
-    return BookService(session, cache)
+def on_session(service: Callable[[AsyncSession, cache.Cache], T]) -> Callable[..., Any]:
+    """A dependency: this service, for reads and writes."""
 
+    async def make(session: Session, cache: Cache) -> T:
+        return service(session, cache)
 
-async def read_authors(session: ReadSession, cache: Cache) -> AuthorService:
-    return AuthorService(session, cache)
-
-
-async def edit_authors(session: Session, cache: Cache) -> AuthorService:
-    return AuthorService(session, cache)
-
-
-async def read_reviews(session: ReadSession, cache: Cache) -> ReviewService:
-    return ReviewService(session, cache)
-
-
-async def edit_reviews(session: Session, cache: Cache) -> ReviewService:
-    return ReviewService(session, cache)
+    return make
 
 
 async def read_rankings(request: Request, cache: Cache) -> RankingService:
@@ -119,12 +114,12 @@ async def get_logins(request: Request, cache: Cache) -> LoginService:
     return LoginService(state.sessions, cache, state.passwords, state.access_tokens, ttl)
 
 
-Books = Annotated[BookService, Depends(read_books)]
-EditableBooks = Annotated[BookService, Depends(edit_books)]
-Authors = Annotated[AuthorService, Depends(read_authors)]
-EditableAuthors = Annotated[AuthorService, Depends(edit_authors)]
-Reviews = Annotated[ReviewService, Depends(read_reviews)]
-EditableReviews = Annotated[ReviewService, Depends(edit_reviews)]
+Books = Annotated[BookService, Depends(on_read_session(BookService))]
+EditableBooks = Annotated[BookService, Depends(on_session(BookService))]
+Authors = Annotated[AuthorService, Depends(on_read_session(AuthorService))]
+EditableAuthors = Annotated[AuthorService, Depends(on_session(AuthorService))]
+Reviews = Annotated[ReviewService, Depends(on_read_session(ReviewService))]
+EditableReviews = Annotated[ReviewService, Depends(on_session(ReviewService))]
 Rankings = Annotated[RankingService, Depends(read_rankings)]
 Offers = Annotated[OfferService, Depends(get_offers)]
 Dashboard = Annotated[DashboardService, Depends(get_dashboard)]

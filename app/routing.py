@@ -14,7 +14,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute, APIRouter, _effective_route_context_var
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
+from pydantic_core import PydanticUndefined, to_json
 from starlette.datastructures import QueryParams
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -127,7 +127,7 @@ class Route(ProbeRoute):
         if self.response_model is None:
             raise TypeError(f"{self.path} is cached: annotate what it returns")
         said_anyway = {
-            (name, str(value)) for name, value in self.query.items() if value is not None
+            (name, spelling(value)) for name, value in self.query.items() if value is not None
         }
         version = fingerprint(self.response_model)
         cached = CachedHandler(super().get_route_handler(), caching, version, said_anyway)
@@ -135,8 +135,10 @@ class Route(ProbeRoute):
 
         @lru_cache(maxsize=10_000)
         def is_possible(*values: str) -> bool:
+            """Spelt otherwise than a service spells it in tags, an id is not cached."""
             fields = zip(parameters, values, strict=True)
-            return not any(field.validate(value)[1] for field, value in fields)
+            results = [(value, *field.validate(value)) for field, value in fields]
+            return all(not faults and spelling(read) == value for value, read, faults in results)
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             given = scope["path_params"]
@@ -211,6 +213,11 @@ def query_defaults(dependant: Dependant) -> dict[str, Any]:
 def path_parameters(dependant: Dependant) -> list[ModelField]:
     inner = [path_parameters(dependency) for dependency in dependant.dependencies]
     return [*dependant.path_params, *chain.from_iterable(inner)]
+
+
+def spelling(value: Any) -> str:
+    """How a URL or a tag says it: as JSON does, without quotes."""
+    return str(value) if isinstance(value, str) else to_json(value).decode().strip('"')
 
 
 def _refuse_unknown(scope: Scope, known: Set[str]) -> None:

@@ -13,11 +13,13 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
+MAX_ID = 2**63 - 1
+
 # What databases can keep: a moment has an offset, the time of a clock has none.
 LIMITS: dict[object, dict[str, object]] = {
     "datetime": {"tz_constraint": "aware"},
     "time": {"tz_constraint": "naive"},
-    "int": {"ge": -(2**63), "le": 2**63 - 1},
+    "int": {"ge": -MAX_ID, "le": MAX_ID},
 }
 
 

@@ -117,6 +117,34 @@ async def test_every_reference_leads_somewhere(document: dict[str, Any]):
     )
 
 
+async def test_whatever_a_json_body_holds_is_bounded(document: dict[str, Any]):
+    """Columns hold so much and no more, and each item of an endless list may be a fault."""
+    unbounded: list[str] = []
+
+    def check(schema: dict[str, Any], path: str) -> None:
+        for name, field in schema.get("properties", {}).items():
+            check(field, f"{path}.{name}")
+        if "$ref" in schema:
+            name = schema["$ref"].removeprefix("#/components/schemas/")
+            check(document["components"]["schemas"][name], f"{path} {name}")
+        for inner in [*schema.get("anyOf", []), *filter(None, [schema.get("items")])]:
+            check(inner, path)
+        bounds = {
+            "string": {"maxLength", "enum", "const", "format", "pattern"},
+            "array": {"maxItems"},
+            "integer": {"maximum", "exclusiveMaximum"},
+        }.get(schema.get("type", ""))
+        if bounds and not bounds & schema.keys():
+            unbounded.append(path)
+
+    for operation in operations(document):
+        content = operation.get("requestBody", {}).get("content", {})
+        if "application/json" in content:
+            check(content["application/json"]["schema"], operation["operationId"])
+
+    assert unbounded == []
+
+
 async def test_docs_page_uses_only_what_the_service_serves(client: httpx2.AsyncClient):
     page = await client.get("/docs")
     assets = re.findall(r'(?:src|href)="([^"]+)"', page.text)

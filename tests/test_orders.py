@@ -4,25 +4,28 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Iterator
+from decimal import Decimal
 from typing import Any, get_args
 from uuid import UUID
 
 import httpx2
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from sqlalchemy import delete, insert
 
+from app.cached_responses import cached
 from app.database import create_engine
 from app.main import create_app
+from app.models.base import now
 from app.resources import Resources
-from app.routing import include
+from app.routing import Route, include
 from app.settings import DatabaseSettings, Settings
 from tests.catalogue import Catalogue
 from tests.conftest import client_of
 from tests.databases import mariadb_only
 from tests.orders import router
 from tests.orders.model import Order, OwnBase
-from tests.orders.schema import OrderCreate, OrderRead, OrderSort
+from tests.orders.schema import OrderCreate, OrderRead, OrderSort, Status
 
 ORDER = {
     "number": "5a0e3c1e-2f3b-4c5d-8e6f-708192a3b4c5",
@@ -294,3 +297,43 @@ async def test_integers_of_more_than_64_bits_are_the_clients_fault(
     answer = await client.get(f"/lax?version={2**70}")
 
     assert answer.status_code == 422
+
+
+async def test_an_id_that_is_spelt_otherwise_than_in_tags_is_not_cached(
+    app: FastAPI, client: httpx2.AsyncClient, resources: Resources
+):
+    """Else a write would not invalidate it."""
+    numbers = APIRouter(prefix="/v1/numbers", route_class=Route)
+
+    @numbers.get("/{number}")
+    @cached(ttl=60, tags=["number:{number}"])
+    async def get_number(number: UUID, status: Status = Status.OPEN, gift: bool = False) -> str:
+        return f"{number} {status} {gift}"
+
+    include(app, numbers)
+    number = ORDER["number"]
+    same = [f"/v1/numbers/{number}{query}" for query in ("", "?status=open", "?gift=false")]
+    other = f"/v1/numbers/{number.upper()}"
+
+    cached_answers = [await client.get(path) for path in same]
+    answers = [await client.get(other) for _ in range(2)]
+    async with resources["cache"].invalidating(f"number:{number}"):
+        pass
+    after = await client.get(same[0])
+
+    assert [a.headers["X-Cache"] for a in (*cached_answers, after)] == [
+        "MISS",
+        "HIT",
+        "HIT",
+        "MISS",
+    ]
+    assert [(a.status_code, a.headers.get("X-Cache")) for a in answers] == [(200, None)] * 2
+    assert answers[0].text == after.text
+
+
+def test_bodies_are_made_in_python_of_python_values():
+    values: Any = {"number": UUID(int=7), "total": Decimal("9.90"), "placed_at": now()}
+
+    assert OrderCreate(**values).model_dump(exclude_unset=True) == values
+    with pytest.raises(ValueError, match="Decimal"):
+        OrderCreate(**values | {"total": "9.90"})

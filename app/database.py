@@ -163,7 +163,7 @@ def _run_on_connect(engine: AsyncEngine, statements: list[str]) -> None:
 
 
 def _refuse_unfit_values(engine: AsyncEngine) -> None:
-    """Make an error of the database of what drivers raise for integers of more than 64 bits."""
+    """Raise DataError for values that a type or a driver refuses, as if the database did."""
 
     @event.listens_for(engine.sync_engine, "handle_error")
     def refuse(context: ExceptionContext) -> BaseException | None:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, StatementError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
@@ -128,6 +128,10 @@ class Invalid(AppError):
         self.loc = loc
 
 
+class UnfitValue(ValueError):
+    """A value that a type of columns refuses; its text is shown to the client."""
+
+
 def problem(
     status: int,
     detail: str,
@@ -180,15 +184,15 @@ async def on_invalid_request(request: Request, error: RequestValidationError) ->
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, request.scope, errors=errors)
 
 
-async def on_unfit_value(request: Request, error: StatementError) -> Response:
+async def on_unfit_value(request: Request, error: DataError) -> Response:
     """A safety net: the schema should have refused what its column cannot hold."""
-    if not isinstance(error, DataError) and not isinstance(error.orig, ValueError | OverflowError):
-        raise error
     log.warning("A value does not fit: %s", error.orig, extra={"path": request.url.path})
     column = _COLUMN.search(str(error.orig))
     loc = ("body", column[1]) if column else ("body",)
-    refused = Invalid("A value is too long or out of range for the database", loc)
-    return await on_app_error(request, refused)
+    message = "A value is too long or out of range for the database"
+    if isinstance(error.orig, UnfitValue):
+        message = str(error.orig)
+    return await on_app_error(request, Invalid(message, loc))
 
 
 # MariaDB: "Data too long for column 'note' at row 1", "... for column `db`.`orders`.`total` at ..."
@@ -220,7 +224,6 @@ def add_error_handlers(app: FastAPI) -> None:
         AppError: on_app_error,
         HTTPException: on_http_error,
         RequestValidationError: on_invalid_request,
-        StatementError: on_unfit_value,
         DataError: on_unfit_value,
         DBAPIError: on_database_error,
         PoolTimeout: on_database_error,

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi._compat import ModelField
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute, APIRouter, _effective_route_context_var
+from fastapi.routing import APIRoute, APIRouter
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_json
 from starlette.datastructures import QueryParams
@@ -108,8 +108,7 @@ class Route(ProbeRoute):
 
     def get_route_handler(self) -> Handler:
         handler = super().get_route_handler()
-        # FastAPI makes another one where the router was included by `include_router`.
-        takes_json = read_json((_effective_route_context_var.get() or self).dependant)
+        takes_json = read_json(self.dependant)
 
         async def work(request: Request) -> Response:
             await ask(request.scope, self.policed)()

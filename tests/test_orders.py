@@ -223,7 +223,10 @@ NOT_CURSORS = {
         *('["id",' + "[" * 255 + "]" * 255 + "]", '["id",{}]', "[]", "{}", "7", "null", "", "\0"),
         *('["id",7]x', '[["id"],7]', "[7,7]", '["id\\ud800",7]', '["id","\\ud800"]', "\ud800"),
     ],
-    "total": [f'["total",{value},7]' for value in ("9.9", "true", '"x"', '"NaN"', '"1e999999999"')],
+    "total": [
+        f'["total",{value},7]'
+        for value in ("9.9", "true", '"x"', '"NaN"', '"1E+400"', '"1E+999999999"')
+    ],
     "weight": [
         f'["weight",{value},7]'
         for value in ("NaN", "Infinity", "1e999", '"1.5"', "1", "1.50", "true")
@@ -284,6 +287,12 @@ async def test_what_only_the_database_refuses_is_the_clients_fault(
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["loc"] == ["body", column]
     assert "INSERT" not in answer.text
+
+
+async def test_a_time_without_offset_is_refused_with_the_reason(client: httpx2.AsyncClient):
+    answer = await client.get("/v1/orders?placed_from=2026-03-05T09:30:00")
+
+    assert "has no offset" in answer.json()["detail"]
 
 
 async def test_integers_of_more_than_64_bits_are_the_clients_fault(

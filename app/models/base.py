@@ -3,9 +3,11 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Double, Integer, MetaData, TypeDecorator
+from sqlalchemy import BigInteger, DateTime, Dialect, Integer, MetaData, TypeDecorator
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.errors import UnfitValue
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -15,9 +17,8 @@ class UTCDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """ValueError for a time without an offset, OverflowError for one before year 1."""
         if value is not None and value.tzinfo is None:
-            raise ValueError(f"{value} has no offset from UTC, such as Z or +02:00")
+            raise UnfitValue(f"{value} has no offset from UTC, such as Z or +02:00")
         return value and value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -33,8 +34,6 @@ def now() -> datetime:
 
 
 class Base(DeclarativeBase):
-    # MariaDB's FLOAT has four bytes, and says less of them than it compares.
-    type_annotation_map = {float: Double}
     metadata = MetaData(
         naming_convention={
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",

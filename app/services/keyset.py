@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 from pydantic_core import from_json
 from sqlalchemy import BindParameter, ColumnElement, FromClause, and_, bindparam, null, or_
 from sqlalchemy.sql.elements import KeyedColumnElement
@@ -67,7 +67,7 @@ class Sort:
             if isinstance(name, str) and name != self.name:
                 message = f"This cursor belongs to sort={name[:50]}, not to {self.name}"
                 raise Invalid(message, loc)
-            _, *values = self._cursor_type.validate_json(json)
+            _, *values = self._cursor_type.validate_json(json, strict=True)
             if self._encode(*values) != cursor:  # a page has one name
                 raise ValueError(cursor)
         except (ValueError, TypeError, LookupError):
@@ -80,9 +80,8 @@ class Sort:
     @cached_property
     def _cursor_type(self) -> TypeAdapter[tuple[Any, ...]]:
         types = [cursor_type(column) for column in self._columns()]
-        config = ConfigDict(strict=True, allow_inf_nan=False)
         values: Any = tuple.__class_getitem__((str, *types))
-        return TypeAdapter(values, config=config)
+        return TypeAdapter(values)
 
     def _columns(self) -> list[KeyedColumnElement[Any]]:
         return [self.column] if self.tie is None else [self.column, self.tie]

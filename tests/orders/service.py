@@ -19,7 +19,8 @@ COLUMNS = [TABLE.c[name] for name in OrderRead.model_fields]
 
 def _sort(name: str) -> Sort:
     column = TABLE.c[name.removeprefix("-")]
-    return Sort(name, column, TABLE.c.id, descending=name.startswith("-"))
+    tie = None if column is TABLE.c.id else TABLE.c.id
+    return Sort(name, column, tie, descending=name.startswith("-"))
 
 
 SORTS = {name: _sort(name) for name in get_args(OrderSort)}

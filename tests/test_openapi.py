@@ -18,36 +18,12 @@ def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 async def test_operation_ids_read_as_verb_and_noun(document: dict[str, Any]):
-    assert sorted(operation["operationId"] for operation in operations(document)) == [
-        "create_author",
-        "create_book",
-        "create_review",
-        "create_tokens",
-        "create_user",
-        "delete_author",
-        "delete_book",
-        "delete_review",
-        "delete_tokens",
-        "get_author",
-        "get_authors",
-        "get_book",
-        "get_book_ranking",
-        "get_books",
-        "get_cover",
-        "get_current_user",
-        "get_dashboard",
-        "get_health",
-        "get_offers",
-        "get_readiness",
-        "get_review",
-        "get_reviews",
-        "put_cover",
-        "refresh_tokens",
-        "update_author",
-        "update_book",
-        "update_current_user",
-        "update_review",
-    ]
+    ids = [operation["operationId"] for operation in operations(document)]
+
+    assert {"get_books", "create_book", "update_book", "delete_book", "put_cover"} <= {*ids}
+    assert len(ids) == len({*ids})
+    for id in ids:
+        assert re.fullmatch(r"(get|create|update|delete|put|refresh)(_[a-z]+)+", id)
 
 
 async def test_every_error_is_documented_as_a_problem(document: dict[str, Any]):
@@ -88,14 +64,14 @@ async def test_every_schema_has_an_example(document: dict[str, Any]):
     def has_example(schema: dict[str, Any]) -> bool:
         if "$ref" in schema:
             return has_example(schemas[schema["$ref"].removeprefix("#/components/schemas/")])
-        return "examples" in schema or any(
+        # An enumeration shows all there is.
+        return not {"examples", "enum"}.isdisjoint(schema) or any(
             has_example(field.get("items", field))
             for field in schema.get("properties", {}).values()
         )
 
     lacking = {name for name, schema in schemas.items() if not has_example(schema)}
-    # An enumeration shows all there is; the login form is FastAPI's.
-    assert lacking <= {"Role", "Body_create_tokens"}
+    assert lacking <= {"Body_create_tokens"}  # the login form is FastAPI's
 
 
 async def test_every_reference_leads_somewhere(document: dict[str, Any]):

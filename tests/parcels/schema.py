@@ -9,21 +9,21 @@ from pydantic import BaseModel, Field
 from app.schemas.base import OMITTED, Body, Text
 from app.schemas.page import After, Limit
 
-OrderSort = Literal[
+ParcelSort = Literal[
     "id",
     "-id",
     "number",
     "-number",
     "status",
     "-status",
-    "total",
-    "-total",
+    "price",
+    "-price",
     "weight",
     "-weight",
-    "gift",
-    "-gift",
-    "placed_at",
-    "-placed_at",
+    "fragile",
+    "-fragile",
+    "sent_at",
+    "-sent_at",
     "due",
     "-due",
     "note",
@@ -35,19 +35,19 @@ Note = Annotated[Text, Field(min_length=1, max_length=500, examples=["Ring twice
 
 
 class Status(StrEnum):
-    OPEN = "open"
-    PAID = "paid"
+    PACKED = "packed"
     SENT = "sent"
+    ARRIVED = "arrived"
 
 
-class OrderRead(BaseModel):
+class ParcelRead(BaseModel):
     id: int
     number: UUID
     status: Status
-    total: Decimal
+    price: Decimal
     weight: float
-    gift: bool
-    placed_at: datetime
+    fragile: bool
+    sent_at: datetime
     due: date | None
     note: str | None
     version: int
@@ -55,33 +55,33 @@ class OrderRead(BaseModel):
     updated_at: datetime
 
 
-class OrderCreate(Body):
+class ParcelCreate(Body):
     number: UUID
-    status: Status = Status.OPEN
-    total: Money
+    status: Status = Status.PACKED
+    price: Money
     weight: Kilograms = 0
-    gift: bool = False
-    placed_at: datetime
+    fragile: bool = False
+    sent_at: datetime
     due: date | None = None
     note: Note | None = None
 
 
-class OrderUpdate(Body):
+class ParcelUpdate(Body):
     """Only what is sent changes; null clears what may be empty."""
 
     status: Status = OMITTED
-    total: Money = OMITTED
+    price: Money = OMITTED
     weight: Kilograms = OMITTED
-    gift: bool = OMITTED
-    placed_at: datetime = OMITTED
+    fragile: bool = OMITTED
+    sent_at: datetime = OMITTED
     due: date | None = OMITTED
     note: Note | None = OMITTED
 
 
-class OrderQuery(BaseModel):
+class ParcelQuery(BaseModel):
     limit: Limit = 20
     after: After = None
     status: Status | None = None
-    total_from: Money | None = None
-    placed_from: datetime | None = None
-    sort: OrderSort = "id"
+    price_from: Money | None = None
+    sent_from: datetime | None = None
+    sort: ParcelSort = "id"

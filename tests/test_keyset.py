@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from app.models.base import Id, UTCDateTime
 from app.resources import Resources
 from app.services.keyset import Sort
-from tests.parcels.model import OwnBase
-from tests.test_parcels import in_metadata
+from tests.purchases.model import OwnBase
+from tests.test_purchases import in_metadata
 
 
 class Size(enum.StrEnum):
@@ -88,7 +88,7 @@ def rows() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("name", [*VALUES, *(f"{name}_or_null" for name in VALUES)])
-async def test_walk_sees_each_row_once_in_the_parcel_of_the_database(
+async def test_walk_sees_each_row_once_in_the_purchase_of_the_database(
     resources: Resources, name: str, descending: bool
 ):
     sort = Sort(name, TABLE.c[name], TABLE.c.id, descending)

@@ -1,4 +1,4 @@
-"""A resource made as the README says, with columns of every ordinary type (tests/parcels)."""
+"""A resource made as the README says, with columns of every ordinary type (tests/purchases)."""
 
 import asyncio
 import base64
@@ -23,19 +23,19 @@ from app.settings import DatabaseSettings, Settings
 from tests.catalogue import Catalogue
 from tests.conftest import client_of
 from tests.databases import mariadb_only
-from tests.parcels import router
-from tests.parcels.model import OwnBase, Parcel
-from tests.parcels.schema import ParcelCreate, ParcelRead, ParcelSort, Status
+from tests.purchases import router
+from tests.purchases.model import OwnBase, Purchase
+from tests.purchases.schema import PurchaseCreate, PurchaseRead, PurchaseSort, Status
 
-PARCEL = {
+PURCHASE = {
     "number": "5a0e3c1e-2f3b-4c5d-8e6f-708192a3b4c5",
-    "price": "9.90",
-    "sent_at": "2026-03-01T09:30:00Z",
+    "total": "9.90",
+    "placed_at": "2026-03-01T09:30:00Z",
 }
 
 
 @pytest.fixture(scope="module")
-def parcels_table(database_url: str) -> Iterator[None]:
+def purchases_table(database_url: str) -> Iterator[None]:
     asyncio.run(in_metadata(database_url, OwnBase.metadata.create_all))
     yield
     asyncio.run(in_metadata(database_url, OwnBase.metadata.drop_all))
@@ -57,53 +57,53 @@ def app(settings: Settings) -> FastAPI:
 
 @pytest.fixture
 async def client(
-    parcels_table: None, app: FastAPI, resources: Resources
+    purchases_table: None, app: FastAPI, resources: Resources
 ) -> AsyncIterator[httpx2.AsyncClient]:
     async with client_of(app, resources) as client:
         yield client
     async with resources["sessions"].write.begin() as session:
-        await session.execute(delete(Parcel))
+        await session.execute(delete(Purchase))
 
 
 @pytest.fixture
-async def parcels(client: httpx2.AsyncClient, resources: Resources) -> None:
+async def purchases(client: httpx2.AsyncClient, resources: Resources) -> None:
     """Values that repeat, and NULLs, so that each list needs its tie."""
     some = [
         {
             "number": UUID(int=2**127 - 7919 * n),
-            "status": ("arrived", "packed", "sent")[n % 3],
-            "price": f"{n % 4}.{n % 2}0",
+            "status": ("sent", "open", "paid")[n % 3],
+            "total": f"{n % 4}.{n % 2}0",
             "weight": (0.1, 0.30000000000000004, 1e-9, 12345.678)[n % 4],
-            "fragile": n % 3 == 0,
-            "sent_at": f"2026-03-0{n % 5 + 1}T09:30:00{('', '.000001')[n % 2]}Z",
+            "gift": n % 3 == 0,
+            "placed_at": f"2026-03-0{n % 5 + 1}T09:30:00{('', '.000001')[n % 2]}Z",
             "due": (None, "2026-03-08", "2025-12-31")[n % 3],
             "note": (None, "é", "Z", "a", "\U0001f381")[n % 5],
         }
         for n in range(11)
     ]
-    rows = [ParcelCreate.model_validate_json(json.dumps(o, default=str)) for o in some]
+    rows = [PurchaseCreate.model_validate_json(json.dumps(o, default=str)) for o in some]
     async with resources["sessions"].write.begin() as session:
-        await session.execute(insert(Parcel), [row.model_dump() for row in rows])
+        await session.execute(insert(Purchase), [row.model_dump() for row in rows])
 
 
 async def post(client: httpx2.AsyncClient, token: str, body: dict[str, Any]) -> httpx2.Response:
     return await client.post(
-        "/v1/parcels", json=PARCEL | body, headers={"Authorization": f"Bearer {token}"}
+        "/v1/purchases", json=PURCHASE | body, headers={"Authorization": f"Bearer {token}"}
     )
 
 
-@pytest.mark.parametrize("sort", get_args(ParcelSort))
-async def test_walk_by_any_column_sees_each_parcel_once_and_in_order(
-    parcels: None, catalogue: Catalogue, sort: str
+@pytest.mark.parametrize("sort", get_args(PurchaseSort))
+async def test_walk_by_any_column_sees_each_purchase_once_and_in_order(
+    purchases: None, catalogue: Catalogue, sort: str
 ):
-    everything = await catalogue.walk("/v1/parcels", limit=100)
+    everything = await catalogue.walk("/v1/purchases", limit=100)
 
-    walked = await catalogue.walk("/v1/parcels", sort=sort, limit=2)
+    walked = await catalogue.walk("/v1/purchases", sort=sort, limit=2)
 
-    def place(parcel: dict[str, Any]) -> tuple[bool, Any, int]:
+    def place(purchase: dict[str, Any]) -> tuple[bool, Any, int]:
         """NULLs come first, and ties are sorted by id."""
-        value = getattr(ParcelRead(**parcel), sort.removeprefix("-"))
-        return value is not None, value or 0, parcel["id"]
+        value = getattr(PurchaseRead(**purchase), sort.removeprefix("-"))
+        return value is not None, value or 0, purchase["id"]
 
     assert len(everything) == 11
     assert walked == sorted(everything, key=place, reverse=sort.startswith("-"))
@@ -112,19 +112,19 @@ async def test_walk_by_any_column_sees_each_parcel_once_and_in_order(
 @pytest.mark.parametrize(
     ("sent", "stored"),
     [
-        ({"price": "9.9"}, {"price": "9.90"}),
-        ({"price": 9.9}, {"price": "9.90"}),
-        ({"price": 1234567890}, {"price": "1234567890.00"}),
-        ({"sent_at": "2026-03-01T11:30:00+02:00"}, {"sent_at": "2026-03-01T09:30:00Z"}),
+        ({"total": "9.9"}, {"total": "9.90"}),
+        ({"total": 9.9}, {"total": "9.90"}),
+        ({"total": 1234567890}, {"total": "1234567890.00"}),
+        ({"placed_at": "2026-03-01T11:30:00+02:00"}, {"placed_at": "2026-03-01T09:30:00Z"}),
         (
-            {"sent_at": "2026-03-01T09:30:00.1234567-00:30"},
-            {"sent_at": "2026-03-01T10:00:00.123456Z"},
+            {"placed_at": "2026-03-01T09:30:00.1234567-00:30"},
+            {"placed_at": "2026-03-01T10:00:00.123456Z"},
         ),
         ({"due": "2026-03-08"}, {"due": "2026-03-08"}),
         ({"weight": 1}, {"weight": 1.0}),
         ({"weight": 0.1}, {"weight": 0.1}),
         ({"weight": 1.7976931348623157e308}, {"weight": 1.7976931348623157e308}),
-        ({"fragile": True, "status": "sent"}, {"fragile": True, "status": "sent"}),
+        ({"gift": True, "status": "paid"}, {"gift": True, "status": "paid"}),
         ({"note": "  Ring twice "}, {"note": "Ring twice"}),
     ],
     ids=str,
@@ -150,13 +150,13 @@ async def test_post_and_patch_return_what_get_returns_and_its_tag(
 @pytest.mark.parametrize(
     ("field", "values"),
     {
-        "price": [True, "1,5", "", "NaN", "1e400", [], -1, "9.999", 9.999, "12345678901.00"],
-        "sent_at": [1772357400, True, "2026-03-01", "yesterday", "2026-03-01T09:30:00", ""],
+        "total": [True, "1,5", "", "NaN", "1e400", [], -1, "9.999", 9.999, "12345678901.00"],
+        "placed_at": [1772357400, True, "2026-03-01", "yesterday", "2026-03-01T09:30:00", ""],
         "due": [20260301, "2026-03-01T09:30:00Z", "2026-02-30", "01.03.2026", True],
-        "status": ["SENT", "lost", 1, None],
+        "status": ["PAID", "lost", 1, None],
         "number": [7, "7", "", None],
         "weight": ["1", True, -0.5, None],
-        "fragile": [0, "true", None],
+        "gift": [0, "true", None],
         "note": [7, "", "x" * 501],
         "id": [7],
     }.items(),
@@ -182,18 +182,18 @@ async def test_other_values_are_refused_by_field(
 @pytest.mark.parametrize(
     ("query", "found"),
     [
-        ("status=sent", 3),
-        ("price_from=2.5", 2),
-        ("sent_from=2026-03-05T09:30:00Z", 2),
-        ("sent_from=2026-03-05T11:30:00%2B02:00", 2),
-        ("sent_from=2026-03-05T11:30:00.000001%2B02:00", 1),
+        ("status=paid", 3),
+        ("total_from=2.5", 2),
+        ("placed_from=2026-03-05T09:30:00Z", 2),
+        ("placed_from=2026-03-05T11:30:00%2B02:00", 2),
+        ("placed_from=2026-03-05T11:30:00.000001%2B02:00", 1),
     ],
 )
 async def test_filters_compare_as_their_types_do(
-    parcels: None, client: httpx2.AsyncClient, query: str, found: int
+    purchases: None, client: httpx2.AsyncClient, query: str, found: int
 ):
-    first = await client.get(f"/v1/parcels?{query}")
-    again = await client.get(f"/v1/parcels?{query}&sort=id&limit=20")
+    first = await client.get(f"/v1/purchases?{query}")
+    again = await client.get(f"/v1/purchases?{query}&sort=id&limit=20")
 
     assert len(first.json()["items"]) == found
     assert (first.headers["X-Cache"], again.headers["X-Cache"]) == ("MISS", "HIT")
@@ -202,16 +202,16 @@ async def test_filters_compare_as_their_types_do(
 @pytest.mark.parametrize(
     "query",
     [
-        "sent_from=2026-03-05T09:30:00",
-        "sent_from=0001-01-01T00:00:00%2B02:00",
-        "sent_from=yesterday",
-        "price_from=NaN",
-        "price_from=1e30",
+        "placed_from=2026-03-05T09:30:00",
+        "placed_from=0001-01-01T00:00:00%2B02:00",
+        "placed_from=yesterday",
+        "total_from=NaN",
+        "total_from=1e30",
         "status=lost",
     ],
 )
 async def test_filters_of_other_values_are_refused(client: httpx2.AsyncClient, query: str):
-    answer = await client.get(f"/v1/parcels?{query}")
+    answer = await client.get(f"/v1/purchases?{query}")
 
     assert answer.status_code == 422
 
@@ -223,17 +223,17 @@ NOT_CURSORS = {
         *('["id",' + "[" * 255 + "]" * 255 + "]", '["id",{}]', "[]", "{}", "7", "null", "", "\0"),
         *('["id",7]x', '[["id"],7]', "[7,7]", '["id\\ud800",7]', '["id","\\ud800"]', "\ud800"),
     ],
-    "price": [
-        f'["price",{value},7]'
+    "total": [
+        f'["total",{value},7]'
         for value in ("9.9", "true", '"x"', '"NaN"', '"1E+400"', '"1E+999999999"')
     ],
     "weight": [
         f'["weight",{value},7]'
         for value in ("NaN", "Infinity", "1e999", '"1.5"', "1", "1.50", "true")
     ],
-    "fragile": [f'["fragile",{value},7]' for value in ("1", '"true"', "null")],
-    "sent_at": [
-        f'["sent_at","{value}",7]'
+    "gift": [f'["gift",{value},7]' for value in ("1", '"true"', "null")],
+    "placed_at": [
+        f'["placed_at","{value}",7]'
         for value in (
             *("2026-03-01T09:30:00", "2026-03-01T09:30:00+02:00", "2026-03-01T09:30:00+00:00"),
             *("0000-01-01T00:00:00Z", "0001-01-01T00:00:00+02:00", "9999-12-31T23:59:59-02:00"),
@@ -247,29 +247,31 @@ NOT_CURSORS = {
 
 
 @pytest.mark.parametrize("sort", NOT_CURSORS)
-async def test_what_is_no_cursor_is_refused(parcels: None, client: httpx2.AsyncClient, sort: str):
+async def test_what_is_no_cursor_is_refused(purchases: None, client: httpx2.AsyncClient, sort: str):
     for text in NOT_CURSORS[sort]:
         cursor = base64.urlsafe_b64encode(text.encode(errors="surrogatepass")).decode()
 
-        answer = await client.get("/v1/parcels", params={"sort": sort, "after": cursor.rstrip("=")})
+        answer = await client.get(
+            "/v1/purchases", params={"sort": sort, "after": cursor.rstrip("=")}
+        )
 
         assert answer.status_code == 422, text
         assert answer.json()["errors"][0]["loc"] == ["query", "after"]
 
 
 @pytest.mark.parametrize("change", ["{}=", "{}A", " {}", "{}!", "é{}", "*"])
-async def test_cursor_is_spelt_in_one_way(parcels: None, client: httpx2.AsyncClient, change: str):
-    cursor = (await client.get("/v1/parcels?limit=2")).json()["next"]
+async def test_cursor_is_spelt_in_one_way(purchases: None, client: httpx2.AsyncClient, change: str):
+    cursor = (await client.get("/v1/purchases?limit=2")).json()["next"]
 
-    same = await client.get("/v1/parcels", params={"after": cursor})
-    changed = await client.get("/v1/parcels", params={"after": change.format(cursor)})
+    same = await client.get("/v1/purchases", params={"after": cursor})
+    changed = await client.get("/v1/purchases", params={"after": change.format(cursor)})
 
     assert (same.status_code, changed.status_code) == (200, 422)
 
 
 @mariadb_only
 @pytest.mark.parametrize(
-    ("column", "value"), [("price", "12345678901"), ("note", "x" * 501), ("version", 2**31)]
+    ("column", "value"), [("total", "12345678901"), ("note", "x" * 501), ("version", 2**31)]
 )
 async def test_what_only_the_database_refuses_is_the_clients_fault(
     app: FastAPI, client: httpx2.AsyncClient, resources: Resources, column: str, value: Any
@@ -278,9 +280,9 @@ async def test_what_only_the_database_refuses_is_the_clients_fault(
 
     @app.post("/lax")
     async def lax() -> None:
-        body = ParcelCreate.model_validate_json(json.dumps(PARCEL)).model_dump()
+        body = PurchaseCreate.model_validate_json(json.dumps(PURCHASE)).model_dump()
         async with resources["sessions"].write.begin() as session:
-            await session.execute(insert(Parcel).values(**body | {column: value}))
+            await session.execute(insert(Purchase).values(**body | {column: value}))
 
     answer = await client.post("/lax")
 
@@ -290,7 +292,7 @@ async def test_what_only_the_database_refuses_is_the_clients_fault(
 
 
 async def test_a_time_without_offset_is_refused_with_the_reason(client: httpx2.AsyncClient):
-    answer = await client.get("/v1/parcels?sent_from=2026-03-05T09:30:00")
+    answer = await client.get("/v1/purchases?placed_from=2026-03-05T09:30:00")
 
     assert "has no offset" in answer.json()["detail"]
 
@@ -301,7 +303,7 @@ async def test_integers_of_more_than_64_bits_are_the_clients_fault(
     @app.get("/lax")
     async def lax(version: int) -> None:
         async with resources["sessions"].read() as session:
-            await session.execute(Parcel.__table__.select().where(Parcel.version == version))
+            await session.execute(Purchase.__table__.select().where(Purchase.version == version))
 
     answer = await client.get(f"/lax?version={2**70}")
 
@@ -316,14 +318,12 @@ async def test_an_id_that_is_spelt_otherwise_than_in_tags_is_not_cached(
 
     @numbers.get("/{number}")
     @cached(ttl=60, tags=["number:{number}"])
-    async def get_number(
-        number: UUID, status: Status = Status.PACKED, fragile: bool = False
-    ) -> str:
-        return f"{number} {status} {fragile}"
+    async def get_number(number: UUID, status: Status = Status.OPEN, gift: bool = False) -> str:
+        return f"{number} {status} {gift}"
 
     include(app, numbers)
-    number = PARCEL["number"]
-    same = [f"/v1/numbers/{number}{query}" for query in ("", "?status=packed", "?fragile=false")]
+    number = PURCHASE["number"]
+    same = [f"/v1/numbers/{number}{query}" for query in ("", "?status=open", "?gift=false")]
     other = f"/v1/numbers/{number.upper()}"
 
     cached_answers = [await client.get(path) for path in same]
@@ -343,8 +343,8 @@ async def test_an_id_that_is_spelt_otherwise_than_in_tags_is_not_cached(
 
 
 def test_bodies_are_made_in_python_of_python_values():
-    values: Any = {"number": UUID(int=7), "price": Decimal("9.90"), "sent_at": now()}
+    values: Any = {"number": UUID(int=7), "total": Decimal("9.90"), "placed_at": now()}
 
-    assert ParcelCreate(**values).model_dump(exclude_unset=True) == values
+    assert PurchaseCreate(**values).model_dump(exclude_unset=True) == values
     with pytest.raises(ValueError, match="Decimal"):
-        ParcelCreate(**values | {"price": "9.90"})
+        PurchaseCreate(**values | {"total": "9.90"})

@@ -9,21 +9,21 @@ from pydantic import BaseModel, Field
 from app.schemas.base import OMITTED, Body, Text
 from app.schemas.page import After, Limit
 
-ParcelSort = Literal[
+PurchaseSort = Literal[
     "id",
     "-id",
     "number",
     "-number",
     "status",
     "-status",
-    "price",
-    "-price",
+    "total",
+    "-total",
     "weight",
     "-weight",
-    "fragile",
-    "-fragile",
-    "sent_at",
-    "-sent_at",
+    "gift",
+    "-gift",
+    "placed_at",
+    "-placed_at",
     "due",
     "-due",
     "note",
@@ -35,19 +35,19 @@ Note = Annotated[Text, Field(min_length=1, max_length=500, examples=["Ring twice
 
 
 class Status(StrEnum):
-    PACKED = "packed"
+    OPEN = "open"
+    PAID = "paid"
     SENT = "sent"
-    ARRIVED = "arrived"
 
 
-class ParcelRead(BaseModel):
+class PurchaseRead(BaseModel):
     id: int
     number: UUID
     status: Status
-    price: Decimal
+    total: Decimal
     weight: float
-    fragile: bool
-    sent_at: datetime
+    gift: bool
+    placed_at: datetime
     due: date | None
     note: str | None
     version: int
@@ -55,33 +55,33 @@ class ParcelRead(BaseModel):
     updated_at: datetime
 
 
-class ParcelCreate(Body):
+class PurchaseCreate(Body):
     number: UUID
-    status: Status = Status.PACKED
-    price: Money
+    status: Status = Status.OPEN
+    total: Money
     weight: Kilograms = 0
-    fragile: bool = False
-    sent_at: datetime
+    gift: bool = False
+    placed_at: datetime
     due: date | None = None
     note: Note | None = None
 
 
-class ParcelUpdate(Body):
+class PurchaseUpdate(Body):
     """Only what is sent changes; null clears what may be empty."""
 
     status: Status = OMITTED
-    price: Money = OMITTED
+    total: Money = OMITTED
     weight: Kilograms = OMITTED
-    fragile: bool = OMITTED
-    sent_at: datetime = OMITTED
+    gift: bool = OMITTED
+    placed_at: datetime = OMITTED
     due: date | None = OMITTED
     note: Note | None = OMITTED
 
 
-class ParcelQuery(BaseModel):
+class PurchaseQuery(BaseModel):
     limit: Limit = 20
     after: After = None
     status: Status | None = None
-    price_from: Money | None = None
-    sent_from: datetime | None = None
-    sort: ParcelSort = "id"
+    total_from: Money | None = None
+    placed_from: datetime | None = None
+    sort: PurchaseSort = "id"

@@ -15,15 +15,15 @@ class OwnBase(Base):
     metadata = MetaData(naming_convention=Base.metadata.naming_convention)
 
 
-class Parcel(Versioned, OwnBase):
-    __tablename__ = "parcels"
+class Purchase(Versioned, OwnBase):
+    __tablename__ = "purchases"
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     number: Mapped[UUID] = mapped_column(Uuid(native_uuid=False), unique=True)
     status: Mapped[str] = mapped_column(String(20), index=True)
-    price: Mapped[Decimal] = mapped_column(Numeric(12, 2), index=True)
+    total: Mapped[Decimal] = mapped_column(Numeric(12, 2), index=True)
     weight: Mapped[float] = mapped_column(index=True)
-    fragile: Mapped[bool] = mapped_column(index=True)
-    sent_at: Mapped[datetime] = mapped_column(UTCDateTime, index=True)
+    gift: Mapped[bool] = mapped_column(index=True)
+    placed_at: Mapped[datetime] = mapped_column(UTCDateTime, index=True)
     due: Mapped[date | None] = mapped_column(index=True)
     note: Mapped[str | None] = mapped_column(String(500), index=True)

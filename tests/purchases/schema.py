@@ -44,7 +44,7 @@ class PurchaseRead(BaseModel):
     id: int
     number: UUID
     status: Status
-    total: Decimal
+    total: Decimal = Field(examples=["9.90"])
     weight: float
     gift: bool
     placed_at: datetime

@@ -103,7 +103,10 @@ async def test_whatever_a_json_body_holds_is_bounded(document: dict[str, Any]):
         if "$ref" in schema:
             name = schema["$ref"].removeprefix("#/components/schemas/")
             check(document["components"]["schemas"][name], f"{path} {name}")
-        for inner in [*schema.get("anyOf", []), *filter(None, [schema.get("items")])]:
+        choices = schema.get("anyOf", [])
+        if {"number", "string"} <= {choice.get("type") for choice in choices}:
+            return  # a Decimal, whose digits JSON Schema cannot count
+        for inner in [*choices, *filter(None, [schema.get("items")])]:
             check(inner, path)
         bounds = {
             "string": {"maxLength", "enum", "const", "format", "pattern"},

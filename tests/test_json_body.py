@@ -193,6 +193,14 @@ async def test_what_clients_may_send_as_well(
     assert text in answer.text
 
 
+async def test_a_body_is_parsed_after_its_sender_is_known(client: httpx2.AsyncClient):
+    headers = {"Content-Type": "application/json"}
+
+    answer = await client.post("/v1/books", content="{", headers=headers)
+
+    assert answer.status_code == 401
+
+
 async def test_of_many_unknown_fields_the_first_are_listed_and_all_are_counted(
     client: httpx2.AsyncClient,
 ):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import URL, Executable, NullPool, Result, event, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, InvalidatePoolError
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+from sqlalchemy.exc import DataError, DBAPIError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -101,6 +101,7 @@ def create_engine(settings: DatabaseSettings, role: Role) -> AsyncEngine:
         url, echo=settings.echo, hide_parameters=not settings.echo, **options
     )
     _run_on_connect(engine, _sqlite_setup(role) if sqlite else _mariadb_setup(settings, role))
+    _refuse_unfit_values(engine)
     if sqlite and role != "read":
         _begin_immediately(engine)
     elif not sqlite and role != "maintenance":
@@ -159,6 +160,17 @@ def _run_on_connect(engine: AsyncEngine, statements: list[str]) -> None:
         for statement in statements:
             cursor.execute(statement)
         cursor.close()
+
+
+def _refuse_unfit_values(engine: AsyncEngine) -> None:
+    """Raise DataError for values that a type or a driver refuses, as if the database did."""
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def refuse(context: ExceptionContext) -> BaseException | None:
+        cause = context.original_exception
+        if isinstance(cause, ValueError | OverflowError):
+            return DataError(context.statement, context.parameters, cause, hide_parameters=True)
+        return None
 
 
 def _begin_immediately(engine: AsyncEngine) -> None:

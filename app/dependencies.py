@@ -1,8 +1,8 @@
 """What a handler may ask for; the only file that joins FastAPI to services."""
 
 import secrets
-from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Path, Request
 from fastapi.security import OAuth2PasswordBearer, OAuth2PasswordRequestForm
@@ -41,6 +41,8 @@ from app.services.users import UserService
 from app.signed_urls import SignedUrls
 from app.storage import FolderStorage
 
+T = TypeVar("T")
+
 
 async def open_read_session(request: Request) -> AsyncIterator[database.ReadSession]:
     async with request.state.sessions.read() as session:
@@ -65,28 +67,22 @@ async def get_cache(request: Request) -> cache.Cache:
 Cache = Annotated[cache.Cache, Depends(get_cache)]
 
 
-async def read_books(session: ReadSession, cache: Cache) -> BookService:
-    return BookService(session, cache)
+def on_read_session(service: Callable[[AsyncSession, cache.Cache], T]) -> Callable[..., Any]:
+    """A dependency: this service, for reads only."""
+
+    async def make(session: ReadSession, cache: Cache) -> T:
+        return service(session, cache)
+
+    return make
 
 
-async def edit_books(session: Session, cache: Cache) -> BookService:
-    return BookService(session, cache)
+def on_session(service: Callable[[AsyncSession, cache.Cache], T]) -> Callable[..., Any]:
+    """A dependency: this service, for reads and writes."""
 
+    async def make(session: Session, cache: Cache) -> T:
+        return service(session, cache)
 
-async def read_authors(session: ReadSession, cache: Cache) -> AuthorService:
-    return AuthorService(session, cache)
-
-
-async def edit_authors(session: Session, cache: Cache) -> AuthorService:
-    return AuthorService(session, cache)
-
-
-async def read_reviews(session: ReadSession, cache: Cache) -> ReviewService:
-    return ReviewService(session, cache)
-
-
-async def edit_reviews(session: Session, cache: Cache) -> ReviewService:
-    return ReviewService(session, cache)
+    return make
 
 
 async def read_rankings(request: Request, cache: Cache) -> RankingService:
@@ -129,12 +125,12 @@ async def get_logins(request: Request, cache: Cache) -> LoginService:
     return LoginService(state.sessions, cache, state.passwords, state.access_tokens, ttl)
 
 
-Books = Annotated[BookService, Depends(read_books)]
-EditableBooks = Annotated[BookService, Depends(edit_books)]
-Authors = Annotated[AuthorService, Depends(read_authors)]
-EditableAuthors = Annotated[AuthorService, Depends(edit_authors)]
-Reviews = Annotated[ReviewService, Depends(read_reviews)]
-EditableReviews = Annotated[ReviewService, Depends(edit_reviews)]
+Books = Annotated[BookService, Depends(on_read_session(BookService))]
+EditableBooks = Annotated[BookService, Depends(on_session(BookService))]
+Authors = Annotated[AuthorService, Depends(on_read_session(AuthorService))]
+EditableAuthors = Annotated[AuthorService, Depends(on_session(AuthorService))]
+Reviews = Annotated[ReviewService, Depends(on_read_session(ReviewService))]
+EditableReviews = Annotated[ReviewService, Depends(on_session(ReviewService))]
 Rankings = Annotated[RankingService, Depends(read_rankings)]
 Offers = Annotated[OfferService, Depends(get_offers)]
 Dashboard = Annotated[DashboardService, Depends(get_dashboard)]

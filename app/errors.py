@@ -1,6 +1,7 @@
 """What can go wrong, by meaning, and the one place that turns it into RFC 9457 problems."""
 
 import logging
+import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
@@ -9,7 +10,7 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
@@ -133,6 +134,10 @@ class Invalid(AppError):
         self.loc = loc
 
 
+class UnfitValue(ValueError):
+    """A value that a type of columns refuses; its text is shown to the client."""
+
+
 def problem(
     status: int,
     detail: str,
@@ -241,6 +246,21 @@ async def on_invalid_request(request: Request, error: RequestValidationError) ->
     return invalid(error.errors(), request.scope)
 
 
+async def on_unfit_value(request: Request, error: DataError) -> Response:
+    """A safety net: the schema should have refused what its column cannot hold."""
+    log.warning("A value does not fit: %s", error.orig, extra={"path": request.url.path})
+    column = _COLUMN.search(str(error.orig))
+    loc = ("body", column[1]) if column else ("body",)
+    message = "A value is too long or out of range for the database"
+    if isinstance(error.orig, UnfitValue):
+        message = str(error.orig)
+    return await on_app_error(request, Invalid(message, loc))
+
+
+# MariaDB: "Data too long for column 'note' at row 1", "... for column `db`.`orders`.`total` at ..."
+_COLUMN = re.compile(r"column (?:`\w+`\.)*['`](\w+)['`]")
+
+
 async def on_database_error(request: Request, error: DBAPIError | PoolTimeout) -> Response:
     """The database is away, overloaded or over its time: worth another try, unlike a bug."""
     if not _is_temporary(error):
@@ -266,6 +286,7 @@ def add_error_handlers(app: FastAPI) -> None:
         AppError: on_app_error,
         HTTPException: on_http_error,
         RequestValidationError: on_invalid_request,
+        DataError: on_unfit_value,
         DBAPIError: on_database_error,
         PoolTimeout: on_database_error,
     }

@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.params import Form
 from fastapi.routing import APIRoute, APIRouter
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
+from pydantic_core import PydanticUndefined, to_json
 from starlette.datastructures import QueryParams
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,6 +27,7 @@ from app.cache import Admit, admit_all, fingerprint
 from app.cached_responses import CachedHandler, Caching
 from app.errors import Forbidden, Invalid, TooManyRequests
 from app.etag import is_known
+from app.json_body import JSONRequest, read_json
 from app.rate_limit import PolicyName, RateLimiter, caller_of
 from app.request_context import current_request
 from app.signed_urls import NOT_SIGNED
@@ -95,7 +96,7 @@ class ProbeRoute(APIRoute):
         _refuse_unknown(scope, self.query.keys())
 
 
-class BoundedRequest(Request):
+class BoundedRequest(JSONRequest):
     async def json(self) -> Any:
         check_containers(await self.body())
         return await super().json()
@@ -129,12 +130,13 @@ class Route(ProbeRoute):
 
     def get_route_handler(self) -> Handler:
         handler = super().get_route_handler()
+        takes_json = read_json(self.dependant)
 
         async def work(request: Request) -> Response:
             await ask(request.scope, self.policed)()
             if self.needs_token:
                 require_claims(request.scope)
-            if self.body_field is not None:
+            if takes_json:
                 request = BoundedRequest(request.scope, request.receive, request._send)
             with request.scope["state"]["workload"]:
                 response = await handler(request)
@@ -148,15 +150,17 @@ class Route(ProbeRoute):
         if self.response_model is None:
             raise TypeError(f"{self.path} is cached: annotate what it returns")
         said_anyway = {
-            (name, str(value)) for name, value in self.query.items() if value is not None
+            (name, spelling(value)) for name, value in self.query.items() if value is not None
         }
         version = fingerprint(self.response_model)
         cached = CachedHandler(super().get_route_handler(), caching, version, said_anyway)
         parameters = path_parameters(self.dependant)
 
         def is_possible(*values: str) -> bool:
+            """Spelt otherwise than a service spells it in tags, an id is not cached."""
             fields = zip(parameters, values, strict=True)
-            return not any(field.validate(value)[1] for field, value in fields)
+            results = [(value, *field.validate(value)) for field, value in fields]
+            return all(not faults and spelling(read) == value for value, read, faults in results)
 
         remembered = lru_cache(maxsize=10_000)(is_possible)
 
@@ -257,6 +261,11 @@ def _refuse_repeated(scope: Scope) -> None:
     for name, count in Counter(names).items():
         if count > 1:
             raise Invalid("Given more than once", ("header", name.decode().title()))
+
+
+def spelling(value: Any) -> str:
+    """How a URL or a tag says it: as JSON does, without quotes."""
+    return str(value) if isinstance(value, str) else to_json(value).decode().strip('"')
 
 
 def _refuse_unknown(scope: Scope, known: Set[str]) -> None:

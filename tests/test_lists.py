@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import RowMapping, text
 
 from app.resources import Resources
-from app.services.books import ORDERS
+from app.services.books import SORTS
 from tests.catalogue import Catalogue
 from tests.databases import mariadb_only
 from tests.queries import max_queries, recorded
@@ -35,7 +35,7 @@ def in_order(sort: str, items: list[dict[str, Any]]) -> bool:
     return all(a > b if sort.startswith("-") else a < b for a, b in pairwise(places))
 
 
-@pytest.mark.parametrize("sort", ORDERS)
+@pytest.mark.parametrize("sort", SORTS)
 @pytest.mark.parametrize("filters", FILTERS, ids=str)
 async def test_walk_sees_each_matching_book_once_and_in_order(
     books: None, catalogue: Catalogue, sort: str, filters: dict[str, Any]
@@ -58,7 +58,7 @@ async def test_walk_sees_each_matching_book_once_and_in_order(
     assert 0 < len(walked) <= 500
 
 
-@pytest.mark.parametrize("sort", ORDERS)
+@pytest.mark.parametrize("sort", SORTS)
 async def test_walk_is_exact_while_others_insert_and_delete(
     books: None, client: httpx2.AsyncClient, catalogue: Catalogue, sort: str
 ):
@@ -183,7 +183,7 @@ async def test_lists_are_found_by_an_index(client: httpx2.AsyncClient, resources
     author_id = (await client.get("/v1/authors")).json()["items"][0]["id"]
     filters = ["", "language=fre", "q=title", "year_from=1850&year_to=1851"]
     filters.append(f"author_id={author_id}")
-    paths = [f"/v1/books?sort={sort}&{filter}" for sort in ORDERS for filter in filters]
+    paths = [f"/v1/books?sort={sort}&{filter}" for sort in SORTS for filter in filters]
     paths += ["/v1/authors?sort=id", "/v1/authors?sort=name"]
 
     scans = []

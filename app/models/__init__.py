@@ -9,19 +9,3 @@ from app.models.kept_answer import KeptAnswer
 from app.models.outbox import OutboxEntry
 from app.models.review import Review
 from app.models.user import RefreshToken, User, UserSession
-
-__all__ = [
-    "Author",
-    "Base",
-    "Book",
-    "BookAuthor",
-    "CacheEpoch",
-    "Cover",
-    "KeptAnswer",
-    "Orphan",
-    "OutboxEntry",
-    "RefreshToken",
-    "Review",
-    "User",
-    "UserSession",
-]

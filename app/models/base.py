@@ -7,6 +7,8 @@ from sqlalchemy import BigInteger, DateTime, Dialect, Integer, MetaData, TypeDec
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from app.errors import UnfitValue
+
 
 class UTCDateTime(TypeDecorator[datetime]):
     """Stored without a zone (MariaDB and SQLite know none), UTC in Python."""
@@ -15,6 +17,8 @@ class UTCDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise UnfitValue(f"{value} has no offset from UTC, such as Z or +02:00")
         return value and value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:

@@ -3,13 +3,51 @@
 import re
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+)
+from pydantic_core import CoreSchema
+
+MAX_ID = 2**63 - 1
+
+# What databases can keep: a moment has an offset, the time of a clock has none.
+LIMITS: dict[object, dict[str, object]] = {
+    "datetime": {"tz_constraint": "aware"},
+    "time": {"tz_constraint": "naive"},
+    "int": {"ge": -MAX_ID, "le": MAX_ID},
+}
+
+
+def _limit(schema: Any) -> None:
+    """Add LIMITS to the types in a schema of pydantic-core, where they have none of their own."""
+    if isinstance(schema, dict):
+        kind = schema.get("type")
+        if isinstance(kind, str):  # else these are fields, of which one has this name
+            schema |= LIMITS.get(kind, {}) | schema
+        for key in schema.keys() - {"metadata", "default"}:
+            _limit(schema[key])
+    elif isinstance(schema, list | tuple):
+        for inner in schema:
+            _limit(inner)
 
 
 class Body(BaseModel):
     """A request body: `false` is no number, and a misspelt field is an error."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, str_strip_whitespace=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, str_strip_whitespace=True, allow_inf_nan=False
+    )
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        _limit(schema)
+        return schema
 
 
 def _printable(text: str) -> str:

@@ -5,10 +5,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.isbn import is_isbn13
 from app.schemas.author import AuthorRef
-from app.schemas.base import OMITTED, Body, Text, Whole
+from app.schemas.base import MAX_ID, OMITTED, Body, Text, Whole
 from app.schemas.page import After, Limit
 
-MAX_ID = 2**63 - 1
 BookSort = Literal["id", "-average_rating", "-ratings_count", "title"]
 
 

@@ -13,12 +13,12 @@ from app.models import Author, Book, BookAuthor
 from app.models.words import words_of
 from app.schemas.author import AuthorCreate, AuthorQuery, AuthorRead, AuthorUpdate
 from app.schemas.page import Page
-from app.services.keyset import Order
+from app.services.keyset import Sort
 from app.services.preconditions import UNCONDITIONAL, Preconditions
 
 TABLE = Author.__table__
 COLUMNS = [TABLE.c[name] for name in AuthorRead.model_fields]
-ORDERS = {order.name: order for order in (Order("id", TABLE.c.id), Order("name", TABLE.c.name))}
+SORTS = {sort.name: sort for sort in (Sort("id", TABLE.c.id), Sort("name", TABLE.c.name))}
 
 
 class AuthorService:
@@ -34,14 +34,14 @@ class AuthorService:
         return AuthorRead(**row)
 
     async def page(self, query: AuthorQuery) -> Page[AuthorRead]:
-        order = ORDERS[query.sort]
-        page = select(*COLUMNS).order_by(*order.by(TABLE)).limit(query.limit + 1)
+        sort = SORTS[query.sort]
+        page = select(*COLUMNS).order_by(*sort.by(TABLE)).limit(query.limit + 1)
         if query.after is not None:
-            page = page.where(order.after()).params(order.place(query.after))
+            page = page.where(sort.after()).params(sort.cursor_params(query.after))
         rows = await self.session.execute(page)
         authors = [AuthorRead(**row) for row in rows.mappings()]
         items = authors[: query.limit]
-        return Page(items=items, next=order.cursor(items[-1]) if items != authors else None)
+        return Page(items=items, next=sort.cursor(items[-1]) if items != authors else None)
 
     async def create(
         self,
@@ -113,7 +113,8 @@ class AuthorService:
         name = author.name
         try:
             await self.session.flush()
-            stored = AuthorRead.model_validate(author, from_attributes=True)
+            # What the database now holds, not what the body said.
+            stored = await self.get(author.id)
             await once.keep(self.session, stored)
             tags = ["authors", f"author:{author.id}", *(f"book:{book.id}" for book in books)]
             async with self.cache.invalidating(*tags, *(["books"] if books else [])):

@@ -16,17 +16,17 @@ from app.models import Author, Book, BookAuthor
 from app.models.words import has_words, search, words_of
 from app.schemas.book import BookCreate, BookQuery, BookRead, BookUpdate
 from app.schemas.page import Page
-from app.services.keyset import Order
+from app.services.keyset import Sort
 from app.services.preconditions import UNCONDITIONAL, Preconditions
 
 BOOKS, AUTHORS, LINKS = Book.__table__, Author.__table__, BookAuthor.__table__
-ORDERS = {
-    order.name: order
-    for order in (
-        Order("id", BOOKS.c.id),
-        Order("-average_rating", BOOKS.c.average_rating, BOOKS.c.id, descending=True),
-        Order("-ratings_count", BOOKS.c.ratings_count, BOOKS.c.id, descending=True),
-        Order("title", BOOKS.c.title, BOOKS.c.id),
+SORTS = {
+    sort.name: sort
+    for sort in (
+        Sort("id", BOOKS.c.id),
+        Sort("-average_rating", BOOKS.c.average_rating, BOOKS.c.id, descending=True),
+        Sort("-ratings_count", BOOKS.c.ratings_count, BOOKS.c.id, descending=True),
+        Sort("title", BOOKS.c.title, BOOKS.c.id),
     )
 }
 NAMES = [name for name in BookRead.model_fields if name != "authors"]
@@ -54,17 +54,17 @@ class BookService:
         return books[0]
 
     async def page(self, query: BookQuery) -> Page[BookRead]:
-        order = ORDERS[query.sort]
+        sort = SORTS[query.sort]
         given = query.model_dump(exclude_none=True)
         parameters = {**given, "limit": query.limit + 1}
         if query.after is not None:
-            parameters |= order.place(query.after)
+            parameters |= sort.cursor_params(query.after)
         if query.q is not None:
             parameters |= search(_words(query.q))
         statement = page_statement(query.sort, frozenset(given))
         books = fold(await self.session.execute(statement, parameters))
         items = books[: query.limit]
-        return Page(items=items, next=order.cursor(items[-1]) if items != books else None)
+        return Page(items=items, next=sort.cursor(items[-1]) if items != books else None)
 
     async def create(
         self,
@@ -157,19 +157,19 @@ def _words(q: str) -> list[str]:
 
 
 @cache
-def page_statement(sort: str, given: frozenset[str]) -> Select[Any]:
+def page_statement(sort_name: str, given: frozenset[str]) -> Select[Any]:
     """Built once for each combination: building costs as much as running."""
-    order = ORDERS[sort]
+    sort = SORTS[sort_name]
     page = (
         select(*(BOOKS.c[name] for name in NAMES))
         .where(*(condition for name, condition in FILTERS.items() if name in given))
-        .order_by(*order.by(BOOKS))
+        .order_by(*sort.by(BOOKS))
         .limit(bindparam("limit"))
     )
     if "after" in given:
-        page = page.where(order.after())
+        page = page.where(sort.after())
     books = page.subquery()
-    return with_authors(books, *order.by(books))
+    return with_authors(books, *sort.by(books))
 
 
 def with_authors(books: FromClause, *order: ColumnElement[Any]) -> Select[Any]:

@@ -12,11 +12,11 @@ from app.models import Book, Review, User
 from app.schemas.page import Page
 from app.schemas.review import ReviewCreate, ReviewQuery, ReviewRead, ReviewUpdate
 from app.schemas.user import UserRead
-from app.services.keyset import Order
+from app.services.keyset import Sort
 from app.services.preconditions import UNCONDITIONAL, Preconditions
 
 REVIEWS: Any = Review.__table__
-ORDER = Order("-id", REVIEWS.c.id, descending=True)
+SORT = Sort("-id", REVIEWS.c.id, descending=True)
 COLUMNS = [REVIEWS.c[name] for name in ReviewRead.model_fields if name != "user"]
 REVIEW = select(*COLUMNS, User.id.label("user_id"), User.name).join(
     User, User.id == REVIEWS.c.user_id
@@ -38,15 +38,15 @@ class ReviewService:
         return _read(row)
 
     async def page(self, book_id: int, query: ReviewQuery) -> Page[ReviewRead]:
-        wanted = REVIEW.where(REVIEWS.c.book_id == book_id).order_by(*ORDER.by(REVIEWS))
+        wanted = REVIEW.where(REVIEWS.c.book_id == book_id).order_by(*SORT.by(REVIEWS))
         if query.after is not None:
-            wanted = wanted.where(ORDER.after()).params(ORDER.place(query.after))
+            wanted = wanted.where(SORT.after()).params(SORT.cursor_params(query.after))
         rows = (await self.session.execute(wanted.limit(query.limit + 1))).all()
         if not rows and await self.session.scalar(_book(book_id)) is None:
             raise _no_book(book_id)
         reviews = [_read(row) for row in rows]
         items = reviews[: query.limit]
-        return Page(items=items, next=ORDER.cursor(items[-1]) if items != reviews else None)
+        return Page(items=items, next=SORT.cursor(items[-1]) if items != reviews else None)
 
     async def latest_of(self, user_id: int, limit: int) -> list[ReviewRead]:
         wanted = REVIEW.where(REVIEWS.c.user_id == user_id).order_by(REVIEWS.c.id.desc())

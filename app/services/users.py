@@ -1,5 +1,6 @@
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.cache import Cache
 from app.database import Sessions
@@ -60,7 +61,7 @@ class UserService:
                 await session.flush()
             except IntegrityError as error:
                 raise Conflict(f"There is an account for {body.email} already") from error
-            made = UserRead.model_validate(user, from_attributes=True)
+            made = await self._read(session, user.id)
             await once.keep(session, made)
             welcome = await self.outbox.write(
                 session, SendWelcome(user_id=user.id), key=f"welcome-{user.id}"
@@ -92,8 +93,7 @@ class UserService:
                 changed = await session.execute(update(User).where(mine).values(changes))
                 if not changed.rowcount:  # type: ignore[attr-defined]
                     raise Conflict("The account has changed meanwhile; try again")
-            rows = await session.execute(me)
-            user = UserRead(**rows.mappings().one())
+            user = await self._read(session, account.user.id)
             shown = ["reviewers"] if "name" in changes else []
             async with self.cache.invalidating(f"user:{user.id}", *shown):
                 await session.commit()
@@ -107,6 +107,10 @@ class UserService:
             await session.execute(update(User).where(User.id == user_id).values(role=role))
             async with self.cache.invalidating(f"user:{user_id}"):
                 await session.commit()
+
+    async def _read(self, session: AsyncSession, user_id: int) -> UserRead:
+        rows = await session.execute(select(*COLUMNS).where(User.id == user_id))
+        return UserRead(**rows.mappings().one())
 
     async def _require_password(self, user_id: int, password: str) -> str:
         async with self.sessions.read() as session:

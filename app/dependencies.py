@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fastapi import Depends, Header, Path, Request
 from fastapi.security import OAuth2PasswordBearer, OAuth2PasswordRequestForm
@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 
 from app import cache, database, idempotency
 from app.access_tokens import claims_of
+from app.email_address import normalize_email
 from app.errors import CutOff, Forbidden, NotFound, Unauthorized, Unavailable, UnsupportedMedia
 from app.etag import read_etags
 from app.images import FORMATS
@@ -138,12 +139,24 @@ Id = Annotated[Whole, Path(ge=1, le=MAX_ID)]
 oauth2 = OAuth2PasswordBearer("/v1/tokens", refreshUrl="/v1/tokens/refresh", auto_error=False)
 
 
+class Credentials(NamedTuple):
+    email: str | None  # None: what was sent is no address
+    password: str
+
+
 async def read_login(
     request: Request, form: Annotated[OAuth2PasswordRequestForm, Depends()]
-) -> OAuth2PasswordRequestForm:
-    """Besides the address, which may change, each account is limited; one that is none, too."""
-    await request.state.limiter.take("login", f"account:{form.username.lower()[:254]}")
-    return form
+) -> Credentials:
+    """Besides the address, which may change, each account is limited; one that is none, too.
+
+    What is no address has no limit of its own: it opens no account, and could be anything.
+    """
+    try:
+        email = normalize_email(form.username)
+    except ValueError:
+        return Credentials(None, form.password)
+    await request.state.limiter.take("login", f"account:{email}")
+    return Credentials(email, form.password)
 
 
 async def get_account(
@@ -158,7 +171,7 @@ async def get_account(
         raise Unauthorized(f"{error}; log in", invalid=True) from None
 
 
-LoginForm = Annotated[OAuth2PasswordRequestForm, Depends(read_login)]
+LoginForm = Annotated[Credentials, Depends(read_login)]
 CurrentAccount = Annotated[Account, Depends(get_account)]
 
 

@@ -13,10 +13,10 @@ async def create_tokens(
     form: LoginForm, logins: Logins, once: Once, background: BackgroundTasks
 ) -> TokensRead:
     """Log in: `username` is the e-mail address."""
-    login = await logins.log_in(form.username, form.password, once)
-    if login.outdated:
+    login = await logins.log_in(form.email, form.password, once)
+    if login.outdated and form.email is not None:
         # After the answer. If it is lost, the next login does it: nothing to write down.
-        background.add_task(logins.rehash, form.username, form.password)
+        background.add_task(logins.rehash, form.email, form.password)
     return login.tokens
 
 

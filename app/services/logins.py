@@ -40,7 +40,11 @@ class LoginService:
         self.tokens = tokens
         self.ttl = timedelta(seconds=ttl)
 
-    async def log_in(self, email: str, password: str, once: Once = ALWAYS) -> Login:
+    async def log_in(self, email: str | None, password: str, once: Once = ALWAYS) -> Login:
+        """`email` as `normalize_email` returns it; None stands for what is no address."""
+        if email is None:
+            await self.passwords.verify(password, None)
+            raise Unauthorized(REFUSED)
         once = once.owned_by(email)
         # Between reading a hash and the lock it may have been made anew; a second time is bad luck.
         login = await self._log_in(email, password, once)
@@ -51,7 +55,7 @@ class LoginService:
 
     async def _log_in(self, email: str, password: str, once: Once) -> Login | None:
         """None where the password was changed meanwhile."""
-        found = select(User.id, User.password_hash).where(User.email == email.lower())
+        found = select(User.id, User.password_hash).where(User.email == email)
         async with self.sessions.current() as reading:
             user = (await reading.execute(found)).first()
         verified = await self.passwords.verify(password, user and user.password_hash)
@@ -72,7 +76,7 @@ class LoginService:
 
     async def rehash(self, email: str, password: str) -> None:
         """Hash it at what that costs now; without it, the next login would."""
-        this = User.email == email.lower()
+        this = User.email == email
         async with self.sessions.read() as reading:
             old = await reading.scalar(select(User.password_hash).where(this))
         verified = await self.passwords.verify(password, old)

@@ -116,8 +116,8 @@ async def get_users(request: Request, cache: Cache) -> UserService:
 
 async def get_logins(request: Request, cache: Cache) -> LoginService:
     state = request.state
-    ttl = state.settings.tokens.refresh_ttl
-    return LoginService(state.sessions, cache, state.passwords, state.access_tokens, ttl)
+    settings = state.settings.tokens
+    return LoginService(state.sessions, cache, state.passwords, state.access_tokens, settings)
 
 
 Books = Annotated[BookService, Depends(read_books)]

@@ -22,7 +22,7 @@ async def create_tokens(
 
 @router.post("/refresh", responses=problems(401, 409, 413))
 async def refresh_tokens(body: TokenRefresh, logins: Logins, once: Once) -> TokensRead:
-    """Each refresh token is good once; used again, it ends the session."""
+    """Each refresh token is good once; used again some seconds later, it ends the session."""
     return await logins.refresh(body.refresh_token, once)
 
 

@@ -1,5 +1,8 @@
 """E-mail addresses: one form for storing, looking up and limiting them, and one for SMTP."""
 
+from email.errors import ObsoleteHeaderDefect
+from email.headerregistry import Address
+from email.policy import SMTP
 from unicodedata import decomposition, normalize
 
 import idna
@@ -50,3 +53,21 @@ def ascii_form(address: str) -> str:
     if not domain.isascii():
         domain = idna.encode(domain, uts46=True).decode()
     return local + at + domain
+
+
+def read_sender(text: str) -> Address:
+    """Read `Books <books@example.com>`. Raises ValueError where mail cannot come from there, with
+    the domain as DNS has it and no more than ASCII before it.
+    """
+    try:
+        header = SMTP.header_factory("From", text)
+    except IndexError:  # Python's parser, of `a@`
+        raise ValueError("This is no address") from None
+    # Obsolete is what is harmless, as the dot of `Books Inc. <books@example.com>`.
+    if not all(isinstance(defect, ObsoleteHeaderDefect) for defect in header.defects):
+        raise ValueError("This is no address")
+    [sender] = header.addresses
+    domain = ascii_form(f"@{sender.domain}")[1:]
+    if not (sender.username and domain and (sender.username + domain).isascii()):
+        raise ValueError("This is no address that every mail server takes")
+    return Address(sender.display_name, sender.username, domain)

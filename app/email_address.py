@@ -3,11 +3,11 @@
 from email.errors import ObsoleteHeaderDefect
 from email.headerregistry import Address
 from email.policy import SMTP
-from unicodedata import decomposition, normalize
 
 import idna
 from email_validator import validate_email
 from pydantic_core import PydanticCustomError
+from unicodedata2 import decomposition, normalize
 
 MAX_LENGTH = 254  # of the stored form; RFC 5321, 4.5.3.1.3 without the angle brackets
 MAX_RAW = 3 * MAX_LENGTH  # what is longer has no form of that length

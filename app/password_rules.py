@@ -1,8 +1,7 @@
 """What a password may be, and the one form in which it is hashed."""
 
-from unicodedata import category, normalize
-
 from pydantic_core import PydanticCustomError, PydanticKnownError
+from unicodedata2 import category, normalize
 
 MIN_LENGTH = 8  # characters
 MAX_BYTES = 1024  # of UTF-8: argon2 reads more, but nobody needs it
@@ -19,7 +18,7 @@ def normalize_password(password: str) -> str:
     """
     if len(password) > MAX_RAW:
         raise _too_long()
-    normal = normalize("NFC", password)
+    normal: str = normalize("NFC", password)
     try:
         size = len(normal.encode())
     except UnicodeEncodeError:

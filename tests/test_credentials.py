@@ -49,7 +49,7 @@ DECOMPOSED, COMPOSED = "cafe\u0301 \u1103\u1161\u11af au lait", "caf\u00e9 \ub2e
         (
             "\u00a0\ufb01\uff21\u2126\u00df 42\u3000",
             ["\u00a0\ufb01\uff21\u03a9\u00df 42\u3000"],
-            ["fia\u03c9ss 42"],
+            ["\u00a0fiA\u03a9\u00df 42\u3000", " fiA\u03a9\u00df 42 "],
         ),
         ("\u200bne\u200d \ufe0f\ufeff\u202e!", [], ["ne !"]),
         ("\U0001f469\u200d\U0001f467 family", [], ["family"]),

@@ -16,6 +16,8 @@ ALGORITHM = "HS256"
 TYPE = "at+jwt"  # RFC 9068: no other token of ours, should there be one, is good for this
 F = TypeVar("F", bound=Callable[..., Any])
 CLAIMS = ("sub", "sid", "aud", "iss", "iat", "exp")
+MAX_ID = 2**63 - 1  # of a row
+LEEWAY = 5  # s; what the clocks of two hosts may differ by
 
 
 class Claims(NamedTuple):
@@ -58,12 +60,23 @@ class AccessTokens:
                 {"require": [*CLAIMS]},
                 audience=self.name,
                 issuer=self.name,
+                leeway=LEEWAY,
             )
-            return Claims(int(content["sub"]), int(content["sid"]))
+            return _claims(content["sub"], content["sid"])
         except jwt.ExpiredSignatureError:
             raise Unauthorized("The access token has expired; refresh it", invalid=True) from None
-        except (jwt.InvalidTokenError, ValueError):
+        except (jwt.InvalidTokenError, ValueError, RecursionError):
             raise Unauthorized("The access token is not valid; log in", invalid=True) from None
+
+
+def _claims(sub: str, sid: Any) -> Claims:
+    """Raises ValueError unless both are as `issue` writes them: no bool, no fraction, no `+7`."""
+    user_id = int(sub)
+    if str(user_id) != sub or type(sid) is not int:
+        raise ValueError("They are not written as numbers of rows")
+    if not (0 < user_id <= MAX_ID and 0 < sid <= MAX_ID):
+        raise ValueError("The database can have no such row")
+    return Claims(user_id, sid)
 
 
 def _name(key: str) -> str:

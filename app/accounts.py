@@ -16,9 +16,9 @@ async def create_user(settings: Settings, body: UserCreate, role: Role) -> UserR
 
 
 async def set_role(settings: Settings, email: str, role: Role) -> None:
-    """Raises NotFound where there is no such account."""
+    """`email` as `normalize_email` returns it. Raises NotFound where it has no account."""
     async with _open_users(settings) as users:
-        await users.set_role(email.lower(), role)
+        await users.set_role(email, role)
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """python -m app: what an operator does by hand."""
 
 import asyncio
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from app import check as checks
 from app.catalogue import import_catalogue
 from app.database import create_engine, open_database
 from app.database_timing import DatabaseTiming
+from app.email_address import normalize_email
 from app.errors import Conflict, NotFound
 from app.goodbooks import WrongShape
 from app.metrics import Metrics
@@ -85,13 +87,9 @@ def create_user(
     role: Annotated[Role, typer.Option()] = Role.READER,
     name: Annotated[str, typer.Option(help="As others see it; else the e-mail address.")] = "",
 ) -> None:
-    """Make an account; the password is asked for, or read from the standard input."""
-    if sys.stdin.isatty():
-        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
-    else:
-        password = sys.stdin.readline().rstrip("\n")
+    """Make an account; the password is asked for, or is the first line of the standard input."""
     try:
-        body = UserCreate(email=email, name=name or email, password=password)
+        body = UserCreate(email=email, name=name or email, password=_read_password())
         user = asyncio.run(accounts.create_user(read_settings(), body, role))
     except ValidationError as error:
         faults = (f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
@@ -108,6 +106,10 @@ def set_role(
     email: Annotated[str, typer.Argument()], role: Annotated[Role, typer.Argument()]
 ) -> None:
     """Change what an account may do, at once."""
+    try:
+        email = normalize_email(email)
+    except ValueError as error:
+        raise SystemExit(f"email: {error}") from None
     try:
         asyncio.run(accounts.set_role(read_settings(), email, role))
     except NotFound as error:
@@ -178,6 +180,18 @@ def check() -> None:
 def settings() -> None:
     """Print every setting, its default and its meaning as a Markdown table."""
     typer.echo(settings_table())
+
+
+def _read_password() -> str:
+    """All of the line but its end: spaces belong to a password."""
+    if sys.stdin.isatty():
+        password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+        return password
+    line = sys.stdin.buffer.readline()
+    try:
+        return re.sub(rb"\r?\n\Z", b"", line).decode()
+    except UnicodeDecodeError:
+        raise SystemExit("password: Is not UTF-8") from None
 
 
 async def _jobs(requeue: int | None, requeue_all: bool, discard: int | None) -> None:

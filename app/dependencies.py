@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 from fastapi import Depends, Header, Path, Request
 from fastapi.security import OAuth2PasswordBearer, OAuth2PasswordRequestForm
@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from app import cache, database, idempotency
 from app.access_tokens import authorization, needs_token, require_claims
+from app.email_address import normalize_email
 from app.errors import (
     CutOff,
     Forbidden,
@@ -121,8 +122,8 @@ async def get_users(request: Request, cache: Cache) -> UserService:
 
 async def get_logins(request: Request, cache: Cache) -> LoginService:
     state = request.state
-    ttl = state.settings.tokens.refresh_ttl
-    return LoginService(state.sessions, cache, state.passwords, state.access_tokens, ttl)
+    settings = state.settings.tokens
+    return LoginService(state.sessions, cache, state.passwords, state.access_tokens, settings)
 
 
 Books = Annotated[BookService, Depends(on_read_session(BookService))]
@@ -144,12 +145,24 @@ Id = Annotated[Whole[book.Id], Path()]
 oauth2 = OAuth2PasswordBearer("/v1/tokens", refreshUrl="/v1/tokens/refresh", auto_error=False)
 
 
+class Credentials(NamedTuple):
+    email: str | None  # None: what was sent is no address
+    password: str
+
+
 async def read_login(
     request: Request, form: Annotated[OAuth2PasswordRequestForm, Depends()]
-) -> OAuth2PasswordRequestForm:
-    """Besides the address, which may change, each account is limited; one that is none, too."""
-    await request.state.limiter.take("login", f"account:{form.username.lower()[:254]}")
-    return form
+) -> Credentials:
+    """Besides the address, which may change, each account is limited; one that is none, too.
+
+    What is no address has no limit of its own: it opens no account, and could be anything.
+    """
+    try:
+        email = normalize_email(form.username)
+    except ValueError:
+        return Credentials(None, form.password)
+    await request.state.limiter.take("login", f"account:{email}")
+    return Credentials(email, form.password)
 
 
 @needs_token
@@ -162,7 +175,7 @@ async def get_account(
         raise Unauthorized(f"{error}; log in", invalid=True) from None
 
 
-LoginForm = Annotated[OAuth2PasswordRequestForm, Depends(read_login)]
+LoginForm = Annotated[Credentials, Depends(read_login)]
 CurrentAccount = Annotated[Account, Depends(get_account)]
 
 

@@ -9,11 +9,15 @@ from contextlib import suppress
 from io import BytesIO
 from typing import NamedTuple
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 FORMATS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP"}
 SIZES = {"large": 1200, "medium": 480, "small": 160}  # px, of the longer side, at most
 QUALITY = 80
+MAX_PROFILE = 4_194_304  # bytes; those of printers have up to three million
+
+# Unpacked; beyond it Pillow refuses the file.
+PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE
 
 
 class NotAnImage(ValueError):
@@ -61,15 +65,42 @@ def make_pictures(path: str, max_pixels: int) -> list[Picture]:
 
 def _shrink(image: Image.Image) -> Iterator[Picture]:
     """The largest first, each made of the one before."""
+    profile = image.info.get("icc_profile")
+    grey = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
     if image.mode.startswith("I"):
         # 16 bits of grey, of which a conversion would keep the lower ones.
         image = image.convert("I").point(lambda grey: grey * (1 / 257)).convert("L")
-    mode = "RGBA" if image.has_transparency_data else "RGB"
+    mode = "RGBA" if image.has_transparency_data else "CMYK" if image.mode == "CMYK" else "RGB"
     if image.mode != mode:
         image = image.convert(mode)
     image.info.clear()
+    image.thumbnail((SIZES["large"], SIZES["large"]), Image.Resampling.LANCZOS)
+    image = _as_srgb(image, profile, grey)
     for size, longest in SIZES.items():
         image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
         file = BytesIO()
         image.save(file, "WEBP", quality=QUALITY)
         yield Picture(size, image.width, image.height, file.getvalue())
+
+
+def _as_srgb(image: Image.Image, profile: bytes | None, grey: bool) -> Image.Image:
+    """With the colours that its profile gives its numbers; as they are where that is of no use."""
+    if profile and len(profile) <= MAX_PROFILE:
+        with suppress(Exception):  # littlecms refuses it, or it is for other kinds of images
+            return _convert(image, profile, grey)
+    return image
+
+
+def _convert(image: Image.Image, profile: bytes, grey: bool) -> Image.Image:
+    # Only here: the workers import this module for its names, and would carry littlecms along.
+    from PIL import ImageCms
+
+    source = ImageCms.ImageCmsProfile(BytesIO(profile))
+    colours = image.convert("RGB") if image.mode == "RGBA" else image
+    if grey and source.profile.xcolor_space.strip() == "GRAY":
+        colours = image.getchannel(0)
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    converted = ImageCms.ImageCmsTransform(source, srgb, colours.mode, "RGB").apply(colours)
+    if image.mode == "RGBA":
+        converted.putalpha(image.getchannel("A"))
+    return converted

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from email.message import EmailMessage
-from email.policy import SMTP
-from email.utils import format_datetime, parseaddr
+from email.policy import SMTP, SMTPUTF8
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -12,6 +12,7 @@ import aiosmtplib
 from anyio import to_thread
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from app.email_address import ascii_form, read_sender
 from app.models.base import now
 from app.settings import MailSettings
 
@@ -41,7 +42,7 @@ class Way(Protocol):
 class Mailer:
     def __init__(self, way: Way, sender: str) -> None:
         self.way = way
-        self.sender = sender
+        self.sender = read_sender(sender)
 
     async def send(
         self, to: str, subject: str, template: str, values: Mapping[str, Any], key: str
@@ -49,19 +50,15 @@ class Mailer:
         """`template` names a .txt and a .html. The same `key` is the same mail, sent again."""
         message = EmailMessage(policy=SMTP)
         message["From"] = self.sender
-        message["To"] = to
+        message["To"] = ascii_form(to)
         message["Subject"] = subject
         message["Date"] = format_datetime(now())
-        message["Message-ID"] = f"<{key}@{self._domain}>"
+        message["Message-ID"] = f"<{key}@{self.sender.domain}>"
         message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no holiday notes, please
         message.set_content(TEMPLATES.get_template(f"{template}.txt").render(values))
         html = TEMPLATES.get_template(f"{template}.html").render(values)
         message.add_alternative(html, subtype="html")
         await self.way.send(message)
-
-    @property
-    def _domain(self) -> str:
-        return parseaddr(self.sender)[1].rpartition("@")[2]
 
 
 class ByServer:
@@ -88,6 +85,9 @@ class ByServer:
             if all(one.code >= PERMANENT for one in refused.recipients):
                 raise Undeliverable(refused.recipients[0].message) from None
             raise
+        except aiosmtplib.SMTPNotSupported as error:
+            # RFC 6531: only the local part of the recipient can need more than ASCII.
+            raise Undeliverable(str(error)) from None
 
 
 class IntoFolder:
@@ -103,7 +103,8 @@ class IntoFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / f"{message['Message-ID'].strip('<>').rpartition('@')[0]}.eml"
         new = file.with_suffix(".new")
-        new.write_bytes(message.as_bytes())
+        policy = SMTP if message["To"].isascii() else SMTPUTF8
+        new.write_bytes(message.as_bytes(policy=policy))
         new.rename(file)
 
 

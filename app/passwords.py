@@ -14,6 +14,7 @@ from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
 from app.errors import Overloaded
+from app.password_rules import normalize_password
 from app.settings import PasswordSettings
 
 T = TypeVar("T")
@@ -38,10 +39,18 @@ class Passwords:
         self._waiting = 0
 
     async def hash(self, password: str) -> str:
-        return await self._run(partial(self._hash.hash, password))
+        """Raises ValueError where no account may have this password."""
+        return await self._run(partial(self._hash.hash, normalize_password(password)))
 
     async def verify(self, password: str, hash: str | None) -> Verified:
-        """`hash` is None where there is no such account, which takes as long to find out."""
+        """`hash` is None where there is no such account, which takes as long to find out.
+
+        What no account may have as its password is refused at once, whatever the account.
+        """
+        try:
+            password = normalize_password(password)
+        except ValueError:
+            return Verified(matches=False, outdated=False)
         return await self._run(partial(self._verify, password, hash))
 
     def _verify(self, password: str, hash: str | None) -> Verified:

@@ -1,6 +1,5 @@
 """Addresses of servers, refused with a reason where no driver of ours can use them."""
 
-from email.utils import parseaddr
 from typing import Annotated, NamedTuple
 from urllib.parse import urlsplit
 
@@ -9,6 +8,8 @@ from pydantic_core import PydanticCustomError
 from redis.asyncio.connection import parse_url
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
+
+from app.email_address import read_sender
 
 # Not `mysql+asyncmy`: that dialect leaves out the collation of our tables.
 DRIVERS = ("mariadb+asyncmy", "sqlite+aiosqlite")
@@ -73,8 +74,12 @@ def _http_url(text: str) -> str:
 
 
 def _sender(text: str) -> str:
-    if not all(parseaddr(text)[1].partition("@")):
-        raise PydanticCustomError("sender", "is not an address such as Books <books@example.com>")
+    try:
+        read_sender(text)
+    except ValueError:
+        raise PydanticCustomError(
+            "sender", "is not an address such as Books <books@example.com>, in ASCII before the @"
+        ) from None
     return text
 
 

@@ -139,6 +139,12 @@ class TokenSettings(BaseModel):
     refresh_ttl: int = Field(
         2_592_000, ge=1, description="Time after which a session ends that is not refreshed, s"
     )
+    refresh_overlap: float = Field(
+        10,
+        ge=0,
+        le=600,
+        description="Time from its first use in which a refresh token works again, s",
+    )
 
     @property
     def keys(self) -> list[str]:

@@ -33,11 +33,13 @@ class Refusing:
 
 
 @contextmanager
-def mail_server(maildir: Path, handler: str = "aiosmtpd.handlers.Mailbox") -> Iterator[str]:
-    """Its URL."""
+def mail_server(
+    maildir: Path, handler: str = "aiosmtpd.handlers.Mailbox", smtputf8: bool = False
+) -> Iterator[str]:
+    """Its URL. With `smtputf8` it takes addresses that are not ASCII (RFC 6531)."""
     port = free_port()
     address = f"127.0.0.1:{port}"
-    arguments = ["-n", "-l", address, "-c", handler, str(maildir)]
+    arguments = ["-n", "-l", address, *(["-u"] if smtputf8 else []), "-c", handler, str(maildir)]
     command = [sys.executable, "-W", "ignore", "-m", "aiosmtpd", *arguments]
     process = subprocess.Popen(command, cwd=ROOT)
     try:

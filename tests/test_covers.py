@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from PIL import Image
 from pydantic import SecretStr
 from sqlalchemy import delete
 
-from app.images import SIZES
+from app.images import MAX_PROFILE, SIZES
 from app.models import Cover
 from app.resources import Resources
 from app.services.covers import sweep_covers
@@ -24,6 +25,8 @@ from app.signed_urls import SignedUrls
 from app.storage import make_storage
 from tests.bucket import make_bucket, running_s3
 from tests.catalogue import Catalogue
+from tests.databases import sqlite_only
+from tests.icc import cmyk_with_blue_ink, linear_grey, swapped_rgb
 from tests.images import JPEG, PNG, WEBP, image, opened
 from tests.process import free_port
 
@@ -242,6 +245,69 @@ async def test_transparency_is_kept_and_nothing_is_enlarged(
 
     assert shown.size == (30, 20)
     assert shown.convert("RGBA").getpixel((0, 0)) == (0, 0, 0, 0)
+
+
+def plain(mode: str, colour: Any, format: str, profile: bytes | None, **options: Any) -> bytes:
+    file = BytesIO()
+    with_alpha = options.pop("alpha", None)
+    picture = Image.new(mode, (40, 30), colour)
+    if with_alpha is not None:
+        picture.putalpha(with_alpha)
+    if mode == "P":
+        picture.putpalette([*RED, 0, 255, 0])
+    options |= {"lossless": True} if format == "WEBP" else {"quality": 100}
+    picture.save(file, format, icc_profile=profile, **options)
+    return file.getvalue()
+
+
+RED, BLUE, CYAN = (255, 0, 0), (0, 0, 255), (0, 255, 255)
+SWAPPED, LINEAR, INKS = swapped_rgb(), linear_grey(), cmyk_with_blue_ink()
+LARGE = SWAPPED + bytes(MAX_PROFILE)
+COLOURS: dict[str, tuple[bytes, tuple[int, ...]]] = {
+    "PNG": (plain("RGB", RED, "PNG", SWAPPED), BLUE),
+    "JPEG": (plain("RGB", RED, "JPEG", SWAPPED), BLUE),
+    "WebP": (plain("RGB", RED, "WEBP", SWAPPED), BLUE),
+    "palette": (plain("P", 0, "PNG", SWAPPED), BLUE),
+    "palette, clear": (plain("P", 0, "PNG", SWAPPED, transparency=bytes([128, 255])), (*BLUE, 128)),
+    "alpha": (plain("RGB", RED, "PNG", SWAPPED, alpha=128), (*BLUE, 128)),
+    "WebP, alpha": (plain("RGB", RED, "WEBP", SWAPPED, alpha=128), (*BLUE, 128)),
+    "key": (plain("RGB", RED, "PNG", SWAPPED, transparency=RED), (*BLUE, 0)),
+    "grey": (plain("L", 128, "PNG", LINEAR), (188, 188, 188)),
+    "grey JPEG": (plain("L", 128, "JPEG", LINEAR), (188, 188, 188)),
+    "grey, alpha": (plain("L", 128, "PNG", LINEAR, alpha=64), (188, 188, 188, 64)),
+    "grey of 16 bits": (plain("I;16", 128 * 257, "PNG", LINEAR), (188, 188, 188)),
+    "grey of 16 bits, plain": (plain("I;16", 128 * 257, "PNG", None), (128, 128, 128)),
+    "grey, colours": (plain("L", 128, "PNG", SWAPPED), (128, 128, 128)),
+    "black and white": (plain("1", 1, "PNG", LINEAR), (255, 255, 255)),
+    "CMYK": (plain("CMYK", (255, 0, 0, 0), "JPEG", INKS), (89, 0, 255)),
+    "CMYK, black": (plain("CMYK", (0, 0, 0, 255), "JPEG", INKS), (0, 0, 0)),
+    "CMYK, plain": (plain("CMYK", (255, 0, 0, 0), "JPEG", None), CYAN),
+    # Of no use: the image is taken as if it had none.
+    "no profile": (plain("RGB", RED, "PNG", b"no profile"), RED),
+    "broken": (plain("RGB", RED, "JPEG", SWAPPED[:200]), RED),
+    "of greys": (plain("RGB", RED, "PNG", LINEAR), RED),
+    "of inks": (plain("RGB", RED, "PNG", INKS), RED),
+    "of screens": (plain("CMYK", (255, 0, 0, 0), "JPEG", SWAPPED), CYAN),
+    "too large": (plain("RGB", RED, "WEBP", LARGE), RED),
+}
+
+
+@sqlite_only
+async def test_colours_are_those_that_the_profile_means(
+    client: httpx2.AsyncClient, path: str, editor: dict[str, str]
+):
+    for name, (content, expected) in COLOURS.items():
+        answer = await put(client, path, editor | PNG, content)
+        assert answer.status_code == 200, (name, answer.text)
+        for size in SIZES:
+            got = await client.get(await url_of(client, path, size))
+            shown = opened(got.content)
+            pixel = shown.getpixel((20, 15))
+            assert isinstance(pixel, tuple)
+            assert len(pixel) == len(expected), (name, pixel)
+            # As exact as WebP's compression.
+            assert max(abs(a - b) for a, b in zip(pixel, expected, strict=True)) < 8, (name, pixel)
+            assert "icc_profile" not in shown.info, name
 
 
 def truncated() -> bytes:

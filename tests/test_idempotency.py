@@ -222,8 +222,9 @@ async def test_answer_outlives_a_change_of_the_key(
 
 
 async def test_refresh_that_is_refused_keeps_nothing(
-    client: httpx2.AsyncClient, resources: Resources
+    client: httpx2.AsyncClient, resources: Resources, settings: Settings
 ):
+    settings.tokens.refresh_overlap = 0
     await client.post("/v1/users", json=USER)
     tokens = (await client.post("/v1/tokens", data=FORM)).json()
     refresh = {"refresh_token": tokens["refresh_token"]}

@@ -1,6 +1,7 @@
 """Jobs: written with their cause, done by a worker, tried again, put aside, never lost."""
 
 import asyncio
+import logging
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -102,6 +103,81 @@ async def test_mail_reaches_a_real_server(
     assert (mail["To"], mail["X-RcptTo"]) == ("mary@example.com", "mary@example.com")
     assert body is not None
     assert "Hello Märy <i>," in body.get_content()
+
+
+@pytest.mark.parametrize("smtputf8", [False, True])
+@pytest.mark.parametrize(
+    ("email", "recipient"),
+    [
+        ("a@b\u00fccher.example", "a@xn--bcher-kva.example"),
+        ("jos\u00e9@b\u00fccher.example", "jos\u00e9@xn--bcher-kva.example"),
+        ("o'brien+x@example.com", "o'brien+x@example.com"),
+    ],
+)
+async def test_mail_goes_to_any_address_that_the_server_can_take(
+    client: httpx2.AsyncClient,
+    settings: Settings,
+    resources: Resources,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    email: str,
+    recipient: str,
+    smtputf8: bool,
+):
+    """Without SMTPUTF8, a name that is not ASCII is undeliverable: trying again would not help."""
+    caplog.set_level(logging.WARNING, "app.jobs")
+    with mail_server(tmp_path / "maildir", smtputf8=smtputf8) as url:
+        settings.mail = MailSettings(url=url)
+        async with working(settings, resources) as tools:
+            made = await client.post("/v1/users", json=MARY | {"email": email})
+            assert made.status_code == 201
+            await empty(resources)
+            backlog = await tools.jobs.backlog()
+
+    assert backlog.dead == 0
+    mails = read_mail(tmp_path / "maildir")
+    if not smtputf8 and not recipient.isascii():
+        assert mails == []
+        assert "cannot be reached by mail: An address containing non-ASCII" in caplog.text
+        return
+    [mail] = mails
+    body = mail.get_body(("plain",))
+    assert (mail["To"], mail["X-RcptTo"]) == (recipient, recipient)
+    assert body is not None
+    assert email in body.get_content()
+    assert "cannot be reached" not in caplog.text
+
+
+async def test_domain_of_the_sender_goes_out_as_dns_has_it(
+    client: httpx2.AsyncClient, settings: Settings, resources: Resources, tmp_path: Path
+):
+    with mail_server(tmp_path / "maildir") as url:
+        sender = "B\u00fccher Inc. <books@b\u00fccher.example>"
+        settings.mail = MailSettings(url=url, sender=sender)
+        async with working(settings, resources):
+            await register(client)
+            await empty(resources)
+
+    [mail] = read_mail(tmp_path / "maildir")
+    assert mail["X-MailFrom"] == "books@xn--bcher-kva.example"
+    assert mail["From"].addresses[0].display_name == "B\u00fccher Inc."
+    assert mail["From"].addresses[0].addr_spec == "books@xn--bcher-kva.example"
+    assert mail["Message-ID"].endswith("@xn--bcher-kva.example>")
+
+
+async def test_mail_to_an_address_that_is_not_ascii_is_a_file_that_can_be_read(
+    client: httpx2.AsyncClient, settings: Settings, resources: Resources, tmp_path: Path
+):
+    async with working(settings, resources):
+        body = MARY | {"email": "jos\u00e9@b\u00fccher.example"}
+        assert (await client.post("/v1/users", json=body)).status_code == 201
+        await empty(resources)
+
+    [file] = (tmp_path / "mail").iterdir()
+    [mail] = read_mail(tmp_path / "mail")
+    assert mail["To"] == "jos\u00e9@xn--bcher-kva.example"
+    # In UTF-8 (RFC 6532): an encoded word is no part of an address.
+    assert "\r\nTo: jos\u00e9@xn--bcher-kva.example\r\n" in file.read_bytes().decode()
 
 
 async def test_password_is_not_sent_to_a_server_without_tls(

@@ -49,6 +49,7 @@ async def say_everything(environment: dict[str, Any], tmp_path: Path) -> None:
     port = free_port()
     variables = environment | SECRETS | {"LOG_LEVEL": "DEBUG", "MAIL_URL": smtp}
     variables |= {"PASSWORDS_TIME_COST": 1, "PASSWORDS_MEMORY_COST": 8, "JOBS_METRICS_PORT": port}
+    variables |= {"TOKENS_REFRESH_OVERLAP": 0}
     async with (
         running(tmp_path / "log", **variables) as service,
         job_worker(tmp_path / "jobs", "--schedule", **variables) as worker,

@@ -13,16 +13,16 @@ async def create_tokens(
     form: LoginForm, logins: Logins, once: Once, background: BackgroundTasks
 ) -> TokensRead:
     """Log in: `username` is the e-mail address."""
-    login = await logins.log_in(form.username, form.password, once)
-    if login.outdated:
+    login = await logins.log_in(form.email, form.password, once)
+    if login.outdated and form.email is not None:
         # After the answer. If it is lost, the next login does it: nothing to write down.
-        background.add_task(logins.rehash, form.username, form.password)
+        background.add_task(logins.rehash, form.email, form.password)
     return login.tokens
 
 
 @router.post("/refresh", responses=problems(401, 409))
 async def refresh_tokens(body: TokenRefresh, logins: Logins, once: Once) -> TokensRead:
-    """Each refresh token is good once; used again, it ends the session."""
+    """Each refresh token is good once; used again some seconds later, it ends the session."""
     return await logins.refresh(body.refresh_token, once)
 
 

@@ -39,9 +39,7 @@ def _limit(schema: Any) -> None:
 class Body(BaseModel):
     """A request body: `false` is no number, and a misspelt field is an error."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, str_strip_whitespace=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -2,8 +2,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, EmailStr, Field
+from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
 
+from app import email_address, password_rules
 from app.schemas.base import OMITTED, Body, Text
 
 
@@ -20,11 +21,30 @@ class Role(StrEnum):
 
 
 Email = Annotated[
-    EmailStr, Field(max_length=254, examples=["mary@example.com"]), AfterValidator(str.lower)
+    str,
+    AfterValidator(email_address.normalize_email),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "email",
+            "maxLength": email_address.MAX_LENGTH,
+            "examples": ["mary@example.com"],
+        }
+    ),
 ]
 Name = Annotated[Text, Field(min_length=1, max_length=100, examples=["Mary Shelley"])]
-# A longer one would cost more to hash, and is no safer.
-Password = Annotated[str, Field(min_length=8, max_length=128)]
+Password = Annotated[
+    str,
+    AfterValidator(password_rules.check_new_password),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "password",
+            "minLength": password_rules.MIN_LENGTH,
+            "description": f"At most {password_rules.MAX_BYTES} bytes of UTF-8; never trimmed",
+        }
+    ),
+]
 
 
 class UserCreate(Body):
@@ -37,7 +57,7 @@ class UserUpdate(Body):
     name: Name = OMITTED
     password: Password = OMITTED
     current_password: str = Field(
-        "", max_length=128, description="Needed to change the password, which ends other sessions"
+        "", description="Needed to change the password, which ends other sessions"
     )
 
 

@@ -1,10 +1,12 @@
 from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.database import Sessions
 from app.models import KeptAnswer, RefreshToken, UserSession
 from app.models.base import now
 
 BATCH = 1000  # rows of a transaction: others do not wait long for it
+SESSIONS = 100  # the same for sessions, each of which takes some statements
 
 
 class CleaningService:
@@ -16,7 +18,7 @@ class CleaningService:
     async def clean(self) -> None:
         while await self._clean_answers() == BATCH:
             pass
-        while await self._clean_sessions() == BATCH:
+        while await self._clean_sessions() == SESSIONS:
             pass
 
     async def _clean_answers(self) -> int:
@@ -32,14 +34,25 @@ class CleaningService:
 
     async def _clean_sessions(self) -> int:
         """Refresh tokens, and sessions of which none is left: they cannot go on."""
-        some = select(RefreshToken.digest, RefreshToken.session_id)
-        some = some.where(RefreshToken.expires_at < now()).limit(BATCH)
+        some = select(RefreshToken.session_id).where(RefreshToken.expires_at < now()).distinct()
         async with self.sessions.write() as session:
-            rows = (await session.execute(some)).all()
-            digests, ids = [row.digest for row in rows], {row.session_id for row in rows}
-            await session.execute(delete(RefreshToken).where(RefreshToken.digest.in_(digests)))
-            left = select(RefreshToken.session_id).where(RefreshToken.session_id.in_(ids))
-            over = UserSession.id.in_(ids.difference(await session.scalars(left)))
-            await session.execute(delete(UserSession).where(over))
+            ids = sorted(await session.scalars(some.limit(SESSIONS)))
+            for session_id in ids:
+                await self._clean_session(session, session_id)
             await session.commit()
-        return len(rows)
+        return len(ids)
+
+    async def _clean_session(self, session: AsyncSession, session_id: int) -> None:
+        """Lock it before its tokens, as logins do, and each row by its key: a statement for many
+        may read the whole table, and then MariaDB locks rows that it does not delete.
+        """
+        this = UserSession.id == session_id
+        await session.execute(select(UserSession.id).where(this).with_for_update())
+        tokens = select(RefreshToken.digest, RefreshToken.expires_at)
+        own = (await session.execute(tokens.where(RefreshToken.session_id == session_id))).all()
+        expired = [token.digest for token in own if token.expires_at < now()]
+        if len(expired) == len(own):
+            await session.execute(delete(UserSession).where(this))
+            return
+        for digest in expired:
+            await session.execute(delete(RefreshToken).where(RefreshToken.digest == digest))

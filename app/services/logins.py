@@ -3,7 +3,7 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.access_tokens import AccessTokens, Claims
@@ -15,6 +15,7 @@ from app.models import RefreshToken, User, UserSession
 from app.models.base import now
 from app.passwords import Passwords
 from app.schemas.token import TokensRead
+from app.settings import TokenSettings
 
 REFUSED = "The e-mail address or the password is wrong"
 SESSIONS: Any = UserSession.__table__
@@ -28,19 +29,32 @@ class Login(NamedTuple):
 
 
 class LoginService:
-    """Sessions, and the tokens they go on with: each refresh token is good once."""
+    """Sessions, and the tokens they go on with: each refresh token is good once.
+
+    Two tabs of one browser may use it at once: within the overlap after its first use it works
+    again. Whatever changes or ends a session locks its row first and its tokens after that.
+    """
 
     def __init__(
-        self, sessions: Sessions, cache: Cache, passwords: Passwords, tokens: AccessTokens, ttl: int
+        self,
+        sessions: Sessions,
+        cache: Cache,
+        passwords: Passwords,
+        tokens: AccessTokens,
+        settings: TokenSettings,
     ) -> None:
-        """`ttl`: how long a session goes on that nobody refreshes, s."""
         self.sessions = sessions
         self.cache = cache
         self.passwords = passwords
         self.tokens = tokens
-        self.ttl = timedelta(seconds=ttl)
+        self.ttl = timedelta(seconds=settings.refresh_ttl)
+        self.overlap = timedelta(seconds=settings.refresh_overlap)
 
-    async def log_in(self, email: str, password: str, once: Once = ALWAYS) -> Login:
+    async def log_in(self, email: str | None, password: str, once: Once = ALWAYS) -> Login:
+        """`email` as `normalize_email` returns it; None stands for what is no address."""
+        if email is None:
+            await self.passwords.verify(password, None)
+            raise Unauthorized(REFUSED)
         once = once.owned_by(email)
         # Between reading a hash and the lock it may have been made anew; a second time is bad luck.
         login = await self._log_in(email, password, once)
@@ -51,7 +65,7 @@ class LoginService:
 
     async def _log_in(self, email: str, password: str, once: Once) -> Login | None:
         """None where the password was changed meanwhile."""
-        found = select(User.id, User.password_hash).where(User.email == email.lower())
+        found = select(User.id, User.password_hash).where(User.email == email)
         async with self.sessions.current() as reading:
             user = (await reading.execute(found)).first()
         verified = await self.passwords.verify(password, user and user.password_hash)
@@ -72,7 +86,7 @@ class LoginService:
 
     async def rehash(self, email: str, password: str) -> None:
         """Hash it at what that costs now; without it, the next login would."""
-        this = User.email == email.lower()
+        this = User.email == email
         async with self.sessions.read() as reading:
             old = await reading.scalar(select(User.password_hash).where(this))
         verified = await self.passwords.verify(password, old)
@@ -89,29 +103,42 @@ class LoginService:
         this = RefreshToken.digest == digest
         once = once.owned_by(digest)
         async with self.sessions.write() as session:
+            session_id, user_id = await self._lock(session, this)
+            # After the lock: what was kept gives no tokens of a session that has ended since.
             if (known := await once.known(session, TokensRead)) is not None:
                 return known
-            # First of all, so that of two who come at once one finds it used.
-            unused = this & RefreshToken.used_at.is_(None)
-            used = await session.execute(update(RefreshToken).where(unused).values(used_at=now()))
-            owner = (
-                select(UserSession.id, UserSession.user_id, RefreshToken.expires_at)
-                .join(RefreshToken, RefreshToken.session_id == UserSession.id)
-                .where(this)
-            )
-            login = (await session.execute(owner)).first()
-            if login is None:
-                raise Unauthorized(ENDED)
-            if not used.rowcount or login.expires_at < now():  # type: ignore[attr-defined]
-                # Too old, or used twice: by its owner and by a thief, and nobody can say which of
-                # them this is. Nothing else of this is kept, the key of the request least of all.
+            if not await self._use(session, this):
+                # Nothing else of this is kept, the key of the request least of all.
                 await session.rollback()
-                await self._end(session, login.id)
+                await self._end(session, session_id)
                 raise Unauthorized(ENDED)
-            tokens = await self._tokens(session, login.user_id, login.id)
+            tokens = await self._tokens(session, user_id, session_id)
             await once.keep(session, tokens)
             await session.commit()
         return tokens
+
+    async def _lock(self, session: AsyncSession, token: ColumnElement[bool]) -> Row[int, int]:
+        """The session of a token, locked, and its user. Raises Unauthorized where it has ended."""
+        session_id = await session.scalar(select(RefreshToken.session_id).where(token))
+        own = select(UserSession.id, UserSession.user_id).where(UserSession.id == session_id)
+        login = (await session.execute(own.with_for_update())).first()
+        if login is None:
+            raise Unauthorized(ENDED)
+        return login
+
+    async def _use(self, session: AsyncSession, token: ColumnElement[bool]) -> bool:
+        """False where it is too old, or was used before: by its owner and by a thief, and nobody
+        can say which of them this is.
+        """
+        times = select(RefreshToken.expires_at, RefreshToken.used_at).where(token)
+        found = (await session.execute(times)).first()
+        if found is None or found.expires_at < now():
+            return False
+        if found.used_at is not None:
+            # A host whose clock is ahead of ours may have written it: the age may be negative.
+            return bool(self.overlap) and now() - found.used_at <= self.overlap
+        await session.execute(update(RefreshToken).where(token).values(used_at=now()))
+        return True
 
     async def log_out(self, session_id: int) -> None:
         async with self.sessions.write() as session:

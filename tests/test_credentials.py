@@ -1,0 +1,264 @@
+"""Passwords and addresses: the forms in which they are taken, and that all readers agree."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx2
+import pytest
+
+from app.email_address import ascii_form, normalize_email
+from app.main import create_app
+from app.resources import Resources, open_resources
+from app.settings import LimitsSettings, PasswordSettings, Settings
+from tests.command import start
+from tests.conftest import client_of
+from tests.databases import sqlite_only
+from tests.logins import EMAIL, PASSWORD, REGISTER, bearing, is_unauthorized, log_in, me, tokens_of
+from tests.process import TIMEOUT
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    settings.passwords = PasswordSettings(time_cost=1, memory_cost=8)  # what it costs is not tested
+    return settings
+
+
+@pytest.fixture
+async def user(client: httpx2.AsyncClient) -> dict[str, Any]:
+    answer = await client.post("/v1/users", json=REGISTER)
+    assert answer.status_code == 201, answer.text
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+# As a keyboard of a Mac types it, and as one of Windows does.
+DECOMPOSED, COMPOSED = "cafe\u0301 \u1103\u1161\u11af au lait", "caf\u00e9 \ub2ec au lait"
+
+
+@pytest.mark.parametrize(
+    ("password", "same", "others"),
+    [
+        ("  correct horse  ", [], ["correct horse", " correct horse ", "  correct horse"]),
+        (" " * 8, [], [" " * 7, " " * 9]),
+        (DECOMPOSED, [COMPOSED], [COMPOSED.replace("\u00e9", "e")]),
+        (COMPOSED, [DECOMPOSED], [COMPOSED.upper()]),
+        # What NFKC, case folding or a trim of Unicode's spaces would change.
+        (
+            "\u00a0\ufb01\uff21\u2126\u00df 42\u3000",
+            ["\u00a0\ufb01\uff21\u03a9\u00df 42\u3000"],
+            ["\u00a0fiA\u03a9\u00df 42\u3000", " fiA\u03a9\u00df 42 "],
+        ),
+        ("\u200bne\u200d \ufe0f\ufeff\u202e!", [], ["ne !"]),
+        ("\U0001f469\u200d\U0001f467 family", [], ["family"]),
+        ("\u1f67\u0301\u0345" * 100, [], ["\u1f67"]),
+        ("x" * 1024, [], ["x" * 1023, "x" * 1025]),
+        ("\u1fa7" * 341, ["\u03c9\u0314\u0342\u0345" * 341], ["\u03c9" * 341]),
+    ],
+)
+async def test_password_is_what_was_typed_wherever_it_is_read(
+    client: httpx2.AsyncClient, password: str, same: list[str], others: list[str]
+):
+    """At registration, at login and when it is changed; one letter may be typed in two ways."""
+    made = await client.post("/v1/users", json=REGISTER | {"password": password})
+    assert made.status_code == 201, made.text
+    token = (await tokens_of(client, password=password))["access_token"]
+
+    async def change(current: str, new: str) -> int:
+        body = {"current_password": current, "password": new}
+        return (await client.patch("/v1/users/me", json=body, headers=bearing(token))).status_code
+
+    for spelling in same:
+        assert (await log_in(client, spelling)).status_code == 200
+    for other in others:
+        assert (await log_in(client, other)).status_code == 401
+        assert await change(other, PASSWORD) == 422
+    assert await change([*same, password][0], PASSWORD) == 200
+    assert await change(PASSWORD, password) == 200
+    assert (await log_in(client, password)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "x" * 1025,
+        "\u20ac" * 342,
+        "a" + "\u0315\u0316" * 60_000,
+        "\ud800" * 8,
+        "nul\0nul\0nul",
+        "line\nbreak",
+        "e\u0301" * 7,
+    ],
+    ids=["long", "bytes", "marks", "surrogates", "nul", "line break", "short when composed"],
+)
+async def test_password_that_no_account_may_have(
+    client: httpx2.AsyncClient, user: dict[str, Any], password: str, resources: Resources
+):
+    token = (await tokens_of(client))["access_token"]
+    bodies = [{"current_password": PASSWORD, "password": password}]
+    bodies += [{"current_password": password, "password": "prometheus"}]
+    # Not written by httpx, which refuses a lone surrogate.
+    content = [json.dumps(body) for body in [{**REGISTER, "password": password}, *bodies]]
+    headers = bearing(token) | {"Content-Type": "application/json"}
+
+    refused = [await client.post("/v1/users", content=content[0], headers=headers)]
+    refused += [
+        await client.patch("/v1/users/me", content=body, headers=headers) for body in content[1:]
+    ]
+    form = urlencode({"username": EMAIL, "password": password}, errors="surrogatepass")
+    headers["Content-Type"] = "application/x-www-form-urlencoded"
+    login = await client.post("/v1/tokens", content=form, headers=headers)
+
+    assert [answer.status_code for answer in refused] == [422, 422, 422]
+    assert max(len(answer.content) for answer in refused) < 1000
+    assert login.status_code == 401
+
+
+async def test_password_that_is_too_long_is_never_hashed(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+):
+    """Whether or not there is such an account, so that the time says nothing of it."""
+    passwords = resources["passwords"]
+    hash = await passwords.hash(PASSWORD)
+    monkeypatch.setattr(passwords, "_verify", lambda *_: pytest.fail("It was hashed"))
+
+    for of_account in (hash, None):
+        assert not (await passwords.verify("x" * 1025, of_account)).matches
+
+
+SPELLINGS = [
+    "a@b\u00fccher.example",
+    "A@B\u00dcCHER.Example",
+    "a@bu\u0308cher.example",
+    "a@xn--bcher-kva.example",
+    "a@XN--BCHER-KVA.EXAMPLE",
+    " a@b\u00fccher.example ",
+    "\uff41\uff20\uff42\u00fccher\uff0eexample",
+    "a@b\u00fccher\u3002example",
+]
+
+
+@pytest.mark.parametrize("registered", SPELLINGS)
+async def test_all_spellings_of_an_address_are_one_account(
+    client: httpx2.AsyncClient, registered: str
+):
+    made = await client.post("/v1/users", json=REGISTER | {"email": registered})
+    assert made.status_code == 201, made.text
+
+    assert made.json()["email"] == "a@b\u00fccher.example"
+    for spelling in SPELLINGS:
+        again = await client.post("/v1/users", json=REGISTER | {"email": spelling})
+        assert (again.status_code, again.json()["type"]) == (409, "about:blank"), spelling
+        assert (await log_in(client, email=spelling)).status_code == 200, spelling
+
+
+ODD_ADDRESSES = [
+    *("Mary <mary@example.com>", "<mary@example.com>", '"Mary" <mary@example.com>'),
+    *('"mary"@example.com', '"a b"@example.com', "mary@[127.0.0.1]", "mary@example.com."),
+    *("mary @example.com", "mary@exam ple.com", "mary(1)@example.com", "a,b@example.com"),
+    *("mary@example.com\nBcc: a@example.com", "mary@example..com", ".mary@example.com"),
+    *("mary@localhost", "mary@127.0.0.1", "mary@xn--zz.example", "mary@-a.example"),
+    *(
+        "ma\u200bry@example.com",
+        "mary@exam\u00adple.com\u202e",
+        "\u0301mary@example.com",
+        "a\0@a.com",
+    ),
+    *("x" * 243 + "@example.com", "mary@" + "a." * 130 + "com", "m@" + "x" * 64 + ".example"),
+    *("mary@\u2603.example", "mary@a_b.example", "mary", "@", "a@b@example.com"),
+    *("\ufb01@example.com", "\u017f@example.com", "\u0130@example.com", "\u1e9e@example.com"),
+    *("\u03a3\u039f\u03a3@\u03a3\u039f\u03a3.example", "M\u00c4RY@\u0130stanbul.example"),
+    *("o'brien+tag@example.com", "a@stra\u00dfe.example", "\uff8a\uff9f@example.com"),
+    *("\u00e9" * 100 + "@example.com", "\u00e9" * 130 + "@example.com", "x" * 242 + "@example.com"),
+    "\u0e04\u0e33@example.com",
+]
+
+
+@pytest.mark.parametrize("email", ODD_ADDRESSES)
+async def test_address_that_registers_logs_in(client: httpx2.AsyncClient, email: str):
+    """As it was written, as it is shown and as SMTP has it; or it is refused, then everywhere."""
+    made = await client.post("/v1/users", json=REGISTER | {"email": email})
+    login = await log_in(client, email=email)
+
+    if made.status_code == 422:
+        assert made.json()["errors"][0]["loc"] == ["body", "email"]
+        assert is_unauthorized(login, invalid=False)
+        return
+    shown = made.json()["email"]
+    assert (made.status_code, login.status_code) == (201, 200), made.text
+    for spelling in (shown, ascii_form(shown)):
+        assert (await log_in(client, email=spelling)).status_code == 200, spelling
+
+
+def test_form_of_an_address_is_a_fixed_point():
+    """So that an account is found by what is stored, whichever letters it has."""
+    letters = map(chr, [*range(0x80, 0x600), *range(0x600, 0x30000, 29)])
+    taken = 0
+    for letter in letters:
+        for text in (f"a{letter}@example.com", f"a@b{letter}.example"):
+            try:
+                normal = normalize_email(text)
+            except ValueError:
+                continue
+            taken += 1
+            assert normalize_email(normal) == normal == normalize_email(ascii_form(normal))
+
+    assert taken > 5000
+
+
+async def test_login_limit_of_an_account_is_one_for_all_spellings(settings: Settings):
+    settings.limits = LimitsSettings(login_rate=0.01, login_burst=3)
+    app = create_app(settings)
+    async with open_resources(settings) as resources, client_of(app, resources) as client:
+
+        async def from_elsewhere(number: int, email: str) -> int:
+            transport = client._transport
+            transport.client = (f"203.0.113.{number}", 1)  # type: ignore[attr-defined]
+            return (await log_in(client, email=email)).status_code
+
+        statuses = [await from_elsewhere(*pair) for pair in enumerate(SPELLINGS[:5])]
+        no_address = [await from_elsewhere(9, f"no address {number}") for number in range(5)]
+        keys = await resources["redis"].keys(f"{settings.cache.namespace}:limit:*")
+
+    assert statuses == [401, 401, 401, 429, 429]
+    assert no_address == [401, 401, 401, 429, 429]
+    # One of the account and one of each network, but none for what can be anything.
+    assert len(keys) == 1 + 5 + 1
+
+
+@sqlite_only
+@pytest.mark.parametrize("end", ["\r\n", ""])
+async def test_operator_and_owner_may_spell_address_and_password_in_different_ways(
+    client: httpx2.AsyncClient, environment: dict[str, Any], tmp_path: Path, end: str
+):
+    spelling = "A@xn--bcher-kva.example"
+    process = start(tmp_path, "create-user", spelling, "--name", "A", **environment)
+    process.communicate(f"  {DECOMPOSED}  {end}", timeout=TIMEOUT)
+    role = start(tmp_path, "set-role", "a@B\u00dcCHER.example", "admin", **environment)
+    said = role.communicate(timeout=TIMEOUT)
+
+    assert said == ("a@b\u00fccher.example: admin\n", "")
+    tokens = await tokens_of(client, email="a@b\u00fccher.example", password=f"  {COMPOSED}  ")
+    assert (await me(client, tokens["access_token"])).json()["role"] == "admin"
+    assert (await log_in(client, COMPOSED, spelling)).status_code == 401
+
+
+@sqlite_only
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (b"carriage return\r", "Contains a control character"),
+        (b"latin-1 caf\xe9\n", "Is not UTF-8"),
+    ],
+)
+def test_operator_learns_why_a_password_is_refused(
+    environment: dict[str, Any], tmp_path: Path, sent: bytes, reason: str
+):
+    process = start(tmp_path, "create-user", "boss@example.com", **environment)
+    assert process.stdin is not None
+    os.write(process.stdin.fileno(), sent)
+    _, errors = process.communicate(timeout=TIMEOUT)
+
+    assert (process.returncode, errors) == (1, f"password: {reason}\n")

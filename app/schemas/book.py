@@ -20,7 +20,7 @@ def _isbn13(value: str) -> str:
 
 
 Id = Annotated[int, Field(ge=1, le=MAX_ID)]
-Title = Annotated[Text, Field(min_length=1, max_length=500, examples=["Frankenstein"])]
+Title = Annotated[str, Text(max_length=500), Field(examples=["Frankenstein"])]
 ISBN13 = Annotated[
     str, Field(max_length=17, examples=["978-0-14-143947-1"]), AfterValidator(_isbn13)
 ]
@@ -97,8 +97,8 @@ class BookQuery(BaseModel):
     limit: Limit = 20
     after: After = None
     q: Annotated[
-        str | None,
-        Field(max_length=200, description="Words of the title or of the authors' names"),
+        Annotated[str, Text(max_length=200, min_length=None)] | None,
+        Field(description="Words of the title or of the authors' names"),
     ] = None
     author_id: Annotated[Whole, Field(ge=1, le=MAX_ID)] | None = None
     language: Language | None = None

@@ -22,7 +22,7 @@ class Role(StrEnum):
 Email = Annotated[
     EmailStr, Field(max_length=254, examples=["mary@example.com"]), AfterValidator(str.lower)
 ]
-Name = Annotated[Text, Field(min_length=1, max_length=100, examples=["Mary Shelley"])]
+Name = Annotated[str, Text(max_length=100), Field(examples=["Mary Shelley"])]
 # A longer one would cost more to hash, and is no safer.
 Password = Annotated[str, Field(min_length=8, max_length=128)]
 

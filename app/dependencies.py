@@ -63,12 +63,12 @@ async def edit_books(session: Session, cache: Cache) -> BookService:
     return BookService(session, cache)
 
 
-async def read_authors(session: ReadSession, cache: Cache) -> AuthorService:
-    return AuthorService(session, cache)
+async def read_authors(request: Request, session: ReadSession, cache: Cache) -> AuthorService:
+    return AuthorService(session, cache, request.state.outbox)
 
 
-async def edit_authors(session: Session, cache: Cache) -> AuthorService:
-    return AuthorService(session, cache)
+async def edit_authors(request: Request, session: Session, cache: Cache) -> AuthorService:
+    return AuthorService(session, cache, request.state.outbox)
 
 
 async def read_reviews(session: ReadSession, cache: Cache) -> ReviewService:

@@ -7,7 +7,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from app.cache_epoch import ADVANCE
 from app.goodbooks import BadRow, GoodbooksRow, GoodRow
 from app.models import Author, Book, BookAuthor
-from app.models.words import words_of
+from app.models.words import search_words
 
 
 class ImportService:
@@ -92,5 +92,5 @@ def _values(book: GoodbooksRow) -> dict[str, object]:
         "ratings_count": book.ratings_count,
         # The file has the average only, to two places: the sum that gives it again.
         "ratings_sum": round(book.average_rating * book.ratings_count),
-        "words": " ".join(words_of(book.title, *book.authors)),
+        **search_words(book.title, book.authors),
     }

@@ -3,16 +3,23 @@
 import json
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 import unicodedata2
+from sqlalchemy import select
 
+from app.models import User
 from app.resources import Resources
 from app.schemas.user import Role
 from app.text import clean_line, clean_lines
 from tests.accounts import add_account
 from tests.catalogue import Catalogue
+from tests.command import start
+from tests.databases import sqlite_only
+from tests.process import TIMEOUT
 
 PASSED = {
     "zero width non-joiner": "\u0627\u0633\u0645\u0627\u0639\u06cc\u0644\u200c\u0632\u0627\u062f",
@@ -196,3 +203,22 @@ async def test_query_is_text_as_well(client: httpx2.AsyncClient, q: str):
 async def test_language_is_a_code(client: httpx2.AsyncClient, query: str):
     assert (await client.get(f"/v1/books?{query}")).status_code == 422
     assert (await client.get(f"/v1/rankings/books?{query}")).status_code == 422
+
+
+@sqlite_only
+async def test_names_of_the_command_line_are_text_as_well(
+    environment: dict[str, Any], resources: Resources, tmp_path: Path
+):
+    def create(name: str) -> tuple[int, str, str]:
+        process = start(tmp_path, "create-user", "a@example.com", "--name", name, **environment)
+        output, errors = process.communicate("a long password\n", timeout=TIMEOUT)
+        return process.returncode, output, errors
+
+    bell, surrogate, blank, good = map(create, ("a\x07", "a\udce4", "\u200d", "Jose\u0301  X"))
+
+    assert [code for code, _, _ in (bell, surrogate, blank, good)] == [1, 1, 1, 0]
+    assert bell[2].endswith("holds the control character U+0007 at position 2\n")
+    assert surrogate[2].endswith("holds the lone surrogate U+DCE4 at position 2\n")
+    assert "at least 1 character" in blank[2]
+    async with resources["sessions"].read() as session:
+        assert list(await session.scalars(select(User.name))) == ["Jos\u00e9 X"]

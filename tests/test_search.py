@@ -162,7 +162,7 @@ def test_marks_count_in_all_scripts_but_those_where_they_tell_pronunciation():
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("e6", "æ"),  # spelt by their code points both would be e6
+        ("915", "\u0915"),
         ("u_e6", "\u0915"),
         ("\u0915\u0916", "\u0915 \u0916"),
         ("x" * 200, "x" * 201),
@@ -211,7 +211,7 @@ async def test_query_without_a_word_is_refused(client: httpx2.AsyncClient, q: st
 
 @pytest.mark.parametrize(
     "q",
-    ["ก" * 200, "a " * 100, "क" * 200, "a\u0301" * 100, "人" * 200, "\ufdfa " * 50, "क " * 100],
+    ["กข" * 100, "a " * 100, "क" * 200, "a\u0301" * 100, "人民" * 100, "\ufdfa " * 50, "क " * 100],
     ids=lambda q: f"U+{ord(q[0]):04X}",
 )
 async def test_longest_query_finds_what_holds_it(

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import accounts, schema
 from app import check as checks
-from app.catalogue import import_catalogue
+from app.catalogue import describe, import_catalogue
 from app.database import create_engine, open_database
 from app.database_timing import DatabaseTiming
 from app.email_address import normalize_email
@@ -72,6 +72,8 @@ def import_books(file: Annotated[Path, typer.Argument(help="In the goodbooks for
         raise SystemExit(f"Nothing was imported: {error}") from None
     except SQLAlchemyError as error:
         raise SystemExit(f"The database failed; import again to go on: {error}") from None
+    for text in describe(result.notes):
+        typer.echo(f"{file}:{text}", err=True)
     for row in result.refused:
         typer.echo(f"{file}:{row.line}: {row.reason}", err=True)
     typer.echo(

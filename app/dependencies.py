@@ -86,6 +86,14 @@ def on_session(service: Callable[[AsyncSession, cache.Cache], T]) -> Callable[..
     return make
 
 
+async def read_authors(request: Request, session: ReadSession, cache: Cache) -> AuthorService:
+    return AuthorService(session, cache, request.state.outbox)
+
+
+async def edit_authors(request: Request, session: Session, cache: Cache) -> AuthorService:
+    return AuthorService(session, cache, request.state.outbox)
+
+
 async def read_rankings(request: Request, cache: Cache) -> RankingService:
     return RankingService(request.state.sessions, cache)
 
@@ -128,8 +136,8 @@ async def get_logins(request: Request, cache: Cache) -> LoginService:
 
 Books = Annotated[BookService, Depends(on_read_session(BookService))]
 EditableBooks = Annotated[BookService, Depends(on_session(BookService))]
-Authors = Annotated[AuthorService, Depends(on_read_session(AuthorService))]
-EditableAuthors = Annotated[AuthorService, Depends(on_session(AuthorService))]
+Authors = Annotated[AuthorService, Depends(read_authors)]
+EditableAuthors = Annotated[AuthorService, Depends(edit_authors)]
 Reviews = Annotated[ReviewService, Depends(on_read_session(ReviewService))]
 EditableReviews = Annotated[ReviewService, Depends(on_session(ReviewService))]
 Rankings = Annotated[RankingService, Depends(read_rankings)]

@@ -2,15 +2,19 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
-from app.isbn import isbn13_of_isbn10
+from app.isbn import LostDigits, parse_isbn_cell
 from app.schemas.author import AuthorName
-from app.schemas.book import Language, Year
+from app.schemas.book import MAX_AUTHORS, Language, Title, Year
+
+MAX_SHOWN = 80  # characters of a cell
+SAVE_AS = "save it as UTF-8 (spreadsheets call that CSV UTF-8)"
 
 
 class WrongShape(Exception):
@@ -18,23 +22,32 @@ class WrongShape(Exception):
 
 
 def _year(text: str) -> float | None:
-    return float(text) if text else None
+    return float(text) if text.strip() else None
 
 
-def _names(text: str) -> list[str]:
-    return list(dict.fromkeys(name.strip() for name in text.split(",")))
+def _split(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _once(names: list[str]) -> list[str]:
+    return list(dict.fromkeys(names))
 
 
 class GoodbooksRow(BaseModel):
     """The columns that we read, by their names in the file."""
 
     goodreads_book_id: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
-    isbn: Annotated[str | None, BeforeValidator(isbn13_of_isbn10)]
-    authors: Annotated[list[AuthorName], BeforeValidator(_names)]
+    isbn: str | None
+    authors: Annotated[
+        list[AuthorName],
+        Field(max_length=MAX_AUTHORS),
+        BeforeValidator(_split),
+        AfterValidator(_once),
+    ]
     original_publication_year: Annotated[Year | None, BeforeValidator(_year)]
-    title: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
-    language_code: Annotated[Language | None, BeforeValidator(lambda text: text or None)]
-    average_rating: Annotated[float, Field(ge=0, le=5)]
+    title: Title
+    language_code: Annotated[Language | None, BeforeValidator(lambda text: text.strip() or None)]
+    average_rating: Annotated[Decimal, Field(ge=0, le=5)]
     ratings_count: Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
@@ -43,18 +56,23 @@ class BadRow(NamedTuple):
     reason: str
 
 
+class Note(NamedTuple):
+    """Something of a row that is imported was left out or changed; notes of a kind are alike."""
+
+    line: int
+    text: str
+    kind: str
+
+
 class GoodRow(NamedTuple):
     line: int
     book: GoodbooksRow
+    notes: tuple[Note, ...] = ()
 
 
 def read_goodbooks(path: Path) -> list[GoodRow | BadRow]:
     """Every row of the file in its order. Raises WrongShape, and OSError if it cannot be read."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise WrongShape(f"{path} is not UTF-8 text (byte {error.start})") from None
-    lines = io.StringIO(text, newline="").readlines()
+    lines = io.StringIO(_decode(path), newline="").readlines()
     reader = csv.reader(lines, strict=True)
     try:
         header = next(reader, [])
@@ -66,6 +84,21 @@ def read_goodbooks(path: Path) -> list[GoodRow | BadRow]:
             f"the columns {', '.join(missing)}"
         )
     return list(_read_rows(lines, reader.line_num, header))
+
+
+def _decode(path: Path) -> str:
+    content = path.read_bytes()
+    # A byte order mark, or every other byte of plain letters is empty.
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content[:4]:
+        raise WrongShape(f"{path} is not UTF-8 text but UTF-16: {SAVE_AS}")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise WrongShape(
+            f"{path} is not UTF-8 text (byte 0x{content[error.start]:02X} in line {line}), "
+            f"but maybe Latin-1 or Windows-1252: {SAVE_AS}"
+        ) from None
 
 
 def _read_rows(lines: list[str], done: int, header: list[str]) -> Iterator[GoodRow | BadRow]:
@@ -87,8 +120,30 @@ def _read_rows(lines: list[str], done: int, header: list[str]) -> Iterator[GoodR
 def _read_row(line: int, header: list[str], cells: list[str]) -> GoodRow | BadRow:
     if len(cells) != len(header):
         return BadRow(line, f"has {len(cells)} cells instead of {len(header)}")
+    row = dict(zip(header, cells, strict=True))
+    isbn, notes = _read_isbn(line, row)
     try:
-        return GoodRow(line, GoodbooksRow.model_validate(dict(zip(header, cells, strict=True))))
+        return GoodRow(line, GoodbooksRow.model_validate({**row, "isbn": isbn}), notes)
     except ValidationError as error:
-        faults = (f"{e['loc'][0]} {e['input']!r}: {e['msg']}" for e in error.errors())
-        return BadRow(line, "; ".join(faults))
+        return BadRow(line, "; ".join(_fault(fault) for fault in error.errors()))
+
+
+def _fault(fault: Mapping[str, Any]) -> str:
+    shown = repr(fault["input"])
+    if len(shown) > MAX_SHOWN:
+        shown = f"{shown[:MAX_SHOWN]}..."
+    return f"{fault['loc'][0]} {shown}: {fault['msg'].removeprefix('Value error, ')}"
+
+
+def _read_isbn(line: int, row: Mapping[str, str]) -> tuple[str | None, tuple[Note, ...]]:
+    """Of the column `isbn`, or else of `isbn13`; with a note if both come to nothing."""
+    notes: list[Note] = []
+    for column in ("isbn", "isbn13"):
+        cell = row.get(column, "")
+        try:
+            if isbn := parse_isbn_cell(cell):
+                return isbn, tuple(notes)
+        except ValueError as error:
+            kind = f"{column} {error}" if isinstance(error, LostDigits) else column
+            notes.append(Note(line, f"{column} {cell[:MAX_SHOWN]!r} {error}; it is left out", kind))
+    return None, tuple(notes[:1])  # one is enough to look the row up

@@ -1,6 +1,7 @@
 """What job workers do: once for each entry of the outbox, and again and again."""
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -10,16 +11,18 @@ from app.errors import NotFound
 from app.job_queue import JobQueue
 from app.mail import Mailer, Undeliverable
 from app.resources import Resources
-from app.schemas.job import Job, SendWelcome
+from app.schemas.job import Job, RebuildWords, SendWelcome
 from app.schemas.page import MAX_LIMIT
 from app.services.cleaning import CleaningService
 from app.services.covers import sweep_covers
 from app.services.jobs import Claimed, JobService
 from app.services.rankings import RankingService
+from app.services.words import WordService
 
 log = logging.getLogger("app.jobs")
 
 ORPHANED = timedelta(hours=1)
+REBUILD_FOR = 40  # s; in one run, so that it ends within its time
 MAX_RELAYED = 500  # entries in one sweep, so that its messages find room in the queue
 
 
@@ -42,8 +45,13 @@ async def send_welcome(tools: Tools, job: SendWelcome, key: str) -> None:
         log.warning("Account %d cannot be reached by mail: %s", user.id, error)
 
 
+async def rebuild_words(tools: Tools, job: RebuildWords, key: str) -> None:
+    await _words(tools).rebuild_of_author(job)
+
+
 # Each may be done twice: its worker may die between the work and the word that it is done.
 JOBS: dict[type[Job], Callable[[Tools, Any, str], Awaitable[None]]] = {
+    RebuildWords: rebuild_words,
     SendWelcome: send_welcome,
 }
 
@@ -90,6 +98,18 @@ async def sweep_files(tools: Tools) -> None:
         await sweep_covers(resources["sessions"], resources["storage"], orphaned)
 
 
+async def rebuild_outdated_words(tools: Tools) -> None:
+    """After a deploy that splits texts in another way; the next one goes on."""
+    ends_at = time.monotonic() + REBUILD_FOR
+    while time.monotonic() < ends_at and await _words(tools).rebuild_outdated():
+        pass
+
+
+def _words(tools: Tools) -> WordService:
+    resources = tools.resources
+    return WordService(resources["sessions"], resources["cache"], resources["outbox"])
+
+
 class Repeated(NamedTuple):
     every: int  # s
     work: Callable[[Tools], Awaitable[None]]
@@ -102,5 +122,6 @@ REPEATED = {
     "sweep_outbox": Repeated(5, sweep_outbox),
     "refresh_rankings": Repeated(60, refresh_rankings),
     "clean": Repeated(3600, clean),
+    "rebuild_outdated_words": Repeated(60, rebuild_outdated_words),
     "sweep_files": Repeated(3600, sweep_files, timeout=1800),
 }

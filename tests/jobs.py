@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from sqlalchemy import select
+
 from app.job_queue import open_job_queue
 from app.job_worker import JobWorker
-from app.jobs import Tools
+from app.jobs import Tools, do
 from app.mail import make_mailer
+from app.models import OutboxEntry
 from app.resources import Resources
 from app.services.jobs import JobService
 from app.settings import Settings
@@ -34,3 +37,21 @@ async def working(settings: Settings, resources: Resources) -> AsyncIterator[Too
         finally:
             stop.set()
             await running
+
+
+async def waiting(resources: Resources) -> list[OutboxEntry]:
+    async with resources["sessions"].current() as session:
+        return list(await session.scalars(select(OutboxEntry).order_by(OutboxEntry.id)))
+
+
+async def work_off(tools: Tools) -> int:
+    """Do what waits in the outbox, and what comes of it. How many jobs those were."""
+    count = 0
+    while entries := await waiting(tools.resources):
+        for entry in entries:
+            claimed = await tools.jobs.claim(entry.id, entry.attempts)
+            assert claimed is not None
+            await do(tools, claimed)
+            await tools.jobs.finish(claimed)
+            count += 1
+    return count

@@ -6,7 +6,7 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import Author, Book, BookAuthor
-from app.models.words import words_of
+from app.models.words import search_words
 
 LANGUAGES = ("eng", "fre", "jpn", None)
 
@@ -26,7 +26,7 @@ async def add_books(session: AsyncSession, count: int, authors: int = 7) -> None
                 "language": random.choice(LANGUAGES),
                 "ratings_count": (rated := random.randrange(20)),
                 "ratings_sum": random.randint(rated, 5 * rated),
-                "words": " ".join(words_of(title)),
+                **search_words(title, []),
             }
             for title in titles
         ],

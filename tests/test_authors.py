@@ -1,8 +1,12 @@
 import asyncio
 
 import httpx2
+import pytest
 
+from app.resources import Resources
+from app.settings import Settings
 from tests.catalogue import Catalogue
+from tests.jobs import tools_of, work_off
 
 
 async def test_created_author_is_at_its_location(client: httpx2.AsyncClient, catalogue: Catalogue):
@@ -17,14 +21,32 @@ async def test_created_author_is_at_its_location(client: httpx2.AsyncClient, cat
     assert read.headers["ETag"] == created.headers["ETag"]
 
 
-async def test_names_are_unique_by_code_point(client: httpx2.AsyncClient, catalogue: Catalogue):
-    for name in ("Zoe", "zoe", "Zoë", "Zoe\u0308"):
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("Zoë", "Zoe\u0308"),
+        ("Zoe\u0308", "Zoë"),
+        ("Jos\u00e9 X", "Jose\u0301\u00a0 X "),
+        ("\uac00", "\u1100\u1161"),
+        ("Ursula K. Le Guin", "Ursula  K. Le\u3000Guin"),
+    ],
+)
+async def test_names_that_differ_only_in_form_are_one_name(
+    client: httpx2.AsyncClient, catalogue: Catalogue, name: str, same: str
+):
+    await catalogue.add_author(name)
+    other_id = await catalogue.add_author("Other")
+
+    again = await client.post("/v1/authors", json={"name": same}, headers=catalogue.editor)
+    renamed = await catalogue.change(f"/v1/authors/{other_id}", name=same)
+
+    assert (again.status_code, renamed.status_code) == (409, 409)
+    assert again.json()["detail"].startswith("There is an author named ")
+
+
+async def test_names_that_differ_in_case_or_marks_are_others(catalogue: Catalogue):
+    for name in ("Zoe", "zoe", "Zoë", "Zoé", "\u0639\u0644\u06cc", "\u0639\u0644\u064a"):
         await catalogue.add_author(name)
-
-    again = await client.post("/v1/authors", json={"name": "Zoë"}, headers=catalogue.editor)
-
-    assert again.status_code == 409
-    assert again.json()["detail"] == "There is an author named Zoë already"
 
 
 async def test_renamed_author_keeps_his_books(client: httpx2.AsyncClient, catalogue: Catalogue):
@@ -78,9 +100,9 @@ async def test_author_with_books_cannot_be_deleted(
 
 
 async def test_books_and_their_authors_are_edited_at_the_same_time(
-    client: httpx2.AsyncClient, catalogue: Catalogue
+    client: httpx2.AsyncClient, catalogue: Catalogue, resources: Resources, settings: Settings
 ):
-    """No deadlock, and the search index knows the last names, whoever came first."""
+    """No deadlock, and the search index knows the last names, whichever came first."""
     authors = [await catalogue.add_author(f"First {n}") for n in range(2)]
     books = [await catalogue.add_book(f"Book {n}", author_ids=authors) for n in range(4)]
 
@@ -96,6 +118,8 @@ async def test_books_and_their_authors_are_edited_at_the_same_time(
             for author_id in authors
         ),
     )
+    async with tools_of(settings, resources) as tools:
+        await work_off(tools)
     stored = [(await client.get(f"/v1/books/{book['id']}")).json() for book in books]
 
     assert {answer.status_code for answer in answers} == {200}
@@ -103,4 +127,4 @@ async def test_books_and_their_authors_are_edited_at_the_same_time(
         names = " ".join(author["name"] for author in book["authors"])
         found = (await client.get("/v1/books", params={"q": names})).json()["items"]
         assert book in found
-    assert {book["version"] for book in stored} == {1 + 6 + 12}
+    assert {book["version"] for book in stored} == {1 + 6}

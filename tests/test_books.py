@@ -126,6 +126,13 @@ async def test_deleted_book_is_gone(client: httpx2.AsyncClient, catalogue: Catal
     assert (await client.delete(path, headers=catalogue.editor)).status_code == 404
 
 
+@pytest.mark.parametrize(
+    "isbn", ["978-0-441-17271-9", "978 0441172719", "0-441-17271-7", "0441172717", "0–441–17271–7"]
+)
+async def test_isbn_is_shown_as_13_digits(catalogue: Catalogue, isbn: str):
+    assert (await catalogue.add_book(isbn13=isbn))["isbn13"] == "9780441172719"
+
+
 async def test_isbn_belongs_to_one_book(client: httpx2.AsyncClient, catalogue: Catalogue):
     book = await catalogue.add_book("First", isbn13="9780141439471")
 
@@ -151,6 +158,11 @@ async def test_isbn_belongs_to_one_book(client: httpx2.AsyncClient, catalogue: C
         ({"title": "two\nlines"}, ["body", "title"]),
         ({"title": "x" * 501}, ["body", "title"]),
         ({"isbn13": "9780141439472"}, ["body", "isbn13"]),
+        ({"isbn13": "0141439472"}, ["body", "isbn13"]),
+        ({"isbn13": "1234567890128"}, ["body", "isbn13"]),
+        ({"isbn13": "441172717"}, ["body", "isbn13"]),
+        ({"isbn13": "9780441172719" + " " * 20}, ["body", "isbn13"]),
+        ({"isbn13": 9780441172719}, ["body", "isbn13"]),
         ({"published_year": "1818"}, ["body", "published_year"]),
         ({"published_year": False}, ["body", "published_year"]),
         ({"language": "english, mostly"}, ["body", "language"]),

@@ -8,8 +8,8 @@ import httpx2
 import pytest
 from sqlalchemy import func, select
 
-from app.catalogue import BATCH, Imported, import_catalogue
-from app.goodbooks import BadRow, GoodRow, WrongShape, read_goodbooks
+from app.catalogue import BATCH, Imported, describe, import_catalogue
+from app.goodbooks import BadRow, GoodRow, Note, WrongShape, read_goodbooks
 from app.models import Book
 from app.resources import Resources
 from app.settings import Settings
@@ -160,7 +160,7 @@ def test_bad_row_has_its_line_and_a_reason_and_stops_no_other(
 ):
     """The record before it takes two lines, and one after it has a quote."""
     file = tmp_path / "books.csv"
-    two_lines = '1,,A,1818.0,"One\nbook",eng,4.12,9'
+    two_lines = '1,,A,1818.0,"One\n",eng,4.12,9'
     quoted = '2,,"A, B",1818.0,"Two, ""too""",eng,4.12,9'
     rest = "3,,A,1818.0,Three,eng,4.12,9"
     file.write_text("\n".join([HEADER, two_lines, row, quoted, rest]), "utf-8")
@@ -213,7 +213,7 @@ def test_line_ends_byte_order_mark_and_blank_lines_make_no_difference(
 async def test_refused_rows_are_printed_with_file_and_line(
     environment: dict[str, str], catalogue: Catalogue, tmp_path: Path
 ):
-    rows = [{"title": "Two\nlines"}, {"original_publication_year": "soon"}, {}, {"title": ""}]
+    rows = [{"title": "One\n"}, {"original_publication_year": "soon"}, {}, {"title": ""}]
     file = write_goodbooks(tmp_path / "books.csv", *rows)
 
     code, output, errors = run(tmp_path, "import-books", file.name, **environment)
@@ -225,7 +225,7 @@ async def test_refused_rows_are_printed_with_file_and_line(
     assert reports[0].startswith("books.csv:4: original_publication_year 'soon': ")
     assert reports[1].startswith("books.csv:6: title '': ")
     books = await catalogue.walk("/v1/books")
-    assert [book["title"] for book in books] == ["Two\nlines", "Book 3"]
+    assert [book["title"] for book in books] == ["One", "Book 3"]
 
 
 WRONG_SHAPES = {
@@ -237,6 +237,7 @@ WRONG_SHAPES = {
     "Latin-1": f"{HEADER}\n7,,Zoë,1818.0,T,eng,4.12,9\n".encode("latin-1"),
     "late Latin-1": f"{HEADER}\n".encode() + b"7,,A,1818.0,T,eng,4.12,9\n" * 5000 + b"\xe9",
     "UTF-16": HEADER.encode("utf-16"),
+    "UTF-16 without its mark": HEADER.encode("utf-16-le"),
     "PNG": b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR",
 }
 
@@ -255,6 +256,24 @@ async def test_file_of_the_wrong_shape_is_refused_whole(
     assert "\n" not in str(refusal.value)
     assert await catalogue.walk("/v1/books") == []
     assert await catalogue.walk("/v1/authors") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("UTF-16", "but UTF-16: save it as UTF-8"),
+        ("UTF-16 without its mark", "but UTF-16: save it as UTF-8"),
+        ("Latin-1", "(byte 0xEB in line 2), but maybe Latin-1 or Windows-1252: save it as UTF-8"),
+    ],
+)
+def test_encoding_is_named(tmp_path: Path, name: str, hint: str):
+    file = tmp_path / "books.csv"
+    file.write_bytes(WRONG_SHAPES[name])
+
+    with pytest.raises(WrongShape) as refusal:
+        read_goodbooks(file)
+
+    assert hint in str(refusal.value)
 
 
 @sqlite_only
@@ -302,43 +321,140 @@ async def test_authors_are_in_order_and_each_is_there_once(
     assert len(await catalogue.walk("/v1/authors")) == 2
 
 
-async def test_authors_are_the_same_by_code_point_only(
+async def test_authors_are_the_same_by_the_normal_form_of_their_names(
     import_rows: ImportRows, catalogue: Catalogue
 ):
-    composed, decomposed, small = "Zo\u00eb", "Zoe\u0308", "zo\u00eb"
+    composed, decomposed, small = "Zo\u00eb K.", "Zoe\u0308  K.", "zo\u00eb K."
 
     await import_rows(
         {"authors": f"{composed}, {decomposed}, {small}"},
         {"authors": f"\u00a0{small} "},
         {"authors": composed},
-        {"authors": decomposed},
+        {"authors": decomposed.replace(" ", "\u3000")},
     )
 
     authors = await catalogue.walk("/v1/authors")
     books = await catalogue.walk("/v1/books")
-    assert {author["name"] for author in authors} == {composed, decomposed, small}
-    assert len(authors) == 3
-    assert [names(book) for book in books] == [
-        [composed, decomposed, small],
-        [small],
-        [composed],
-        [decomposed],
+    assert sorted(author["name"] for author in authors) == [composed, small]
+    assert [names(book) for book in books] == [[composed, small], [small], [composed], [composed]]
+
+
+@pytest.mark.parametrize("column", ["title", "authors"])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a\0b", "holds the control character U+0000 at position 2"),
+        ("a\u202eb", "holds the direction override U+202E at position 2"),
+        ("a\nb", "holds the line break U+000A at position 2"),
+        ("a\tb", "holds the control character U+0009 at position 2"),
+        ("\u200d \u00ad", "String should have at least 1 character"),
+        ("x" * 501, "String should have at most "),
+    ],
+)
+def test_importer_refuses_text_that_the_api_refuses(
+    tmp_path: Path, column: str, text: str, reason: str
+):
+    [row] = read_goodbooks(write_goodbooks(tmp_path / "books.csv", {column: text}))
+
+    assert isinstance(row, BadRow)
+    assert row.reason.startswith(f"{column} ")
+    assert reason in row.reason
+    assert row.reason.isprintable()
+    assert len(row.reason) < 200
+
+
+async def test_importer_keeps_text_that_the_api_keeps(
+    import_rows: ImportRows, catalogue: Catalogue
+):
+    persian = "\u0627\u0633\u0645\u0627\u0639\u06cc\u0644\u200c\u0632\u0627\u062f\u0647"
+    family = "fine \U0001f469\u200d\U0001f467"
+
+    await import_rows({"title": family, "authors": persian})
+
+    [book] = await catalogue.walk("/v1/books")
+    assert (book["title"], names(book)) == (family, [persian])
+
+
+async def test_averages_are_as_in_the_file_or_there_is_a_note(
+    import_rows: ImportRows, catalogue: Catalogue
+):
+    given = [("3.33", 2), ("3.5", 2), ("4.12", 0), ("0", 0), ("4.34", 4780653), ("3.333", 3)]
+    given += [("1.03", 40), ("2.13", 8), ("4.99", 77), ("5", 1)]
+
+    imported = await import_rows(
+        *({"average_rating": average, "ratings_count": count} for average, count in given)
+    )
+
+    kept = [book["average_rating"] for book in await catalogue.walk("/v1/books")]
+    noted = {note.line: note.text for note in imported.notes}
+    assert noted[2] == "average 3.33 of 2 ratings is not possible; 3.50 is kept"
+    assert noted[4] == "average 4.12 of 0 ratings is not possible; 0.00 is kept"
+    assert noted[7] == "average 3.333 of 3 ratings is not possible; 3.33 is kept"
+    for line, ((average, _), figure) in enumerate(zip(given, kept, strict=True), start=2):
+        assert (line in noted) == (float(average) != figure), line
+        assert line not in noted or f"{figure:.2f} is kept" in noted[line]
+
+
+async def test_isbn_comes_from_either_column_or_there_is_a_note(
+    import_file: ImportFile, catalogue: Catalogue, tmp_path: Path
+):
+    dune, lost, other = "9780441172719", "9.78044117272e+12", "978-0-14-143951-8"
+    cells = [
+        ("441172717", lost, dune, None),
+        ("", other, "9780141439518", None),
+        ("", "9.780141439846E+12", "9780141439846", None),
+        ("140390699", "9780140390698.0", "9780140390698", None),  # the first is wrong
+        ("", "", None, None),
+        ("", lost, None, "isbn13 '9.78044117272e+12' has lost its last digits"),
+        ("141439514", lost, None, "isbn '141439514' is not an ISBN: its check digit is wrong"),
+        ("none", "", None, "isbn 'none' is not an ISBN: it has 13 digits"),
+    ]
+    file = tmp_path / "books.csv"
+    rows = [f"{n},{a},{b},A,,T{n},,4,9" for n, (a, b, _, _) in enumerate(cells)]
+    file.write_text("\n".join([HEADER.replace("isbn,", "isbn,isbn13,"), *rows]), "utf-8")
+
+    imported = await import_file(file)
+
+    assert (imported.added, imported.refused) == (len(cells), [])
+    books = await catalogue.walk("/v1/books")
+    assert [book["isbn13"] for book in books] == [isbn13 for _, _, isbn13, _ in cells]
+    texts = {line: text for line, (_, _, _, text) in enumerate(cells, start=2) if text}
+    noted = {note.line: note.text for note in imported.notes if note.line != 5}
+    assert noted.keys() == texts.keys()
+    for line, text in noted.items():
+        assert text.startswith(texts[line])
+        assert text.endswith("; it is left out")
+
+
+def test_many_notes_of_a_kind_are_one_line():
+    alike = [Note(line, f"isbn '{line}' is wrong", "isbn") for line in range(2, 102)]
+    few = [Note(line, f"average {line}", "average") for line in (3, 5)]
+
+    assert list(describe([*alike, *few])) == [
+        "3: average 3",
+        "5: average 5",
+        f"2: isbn '2' is wrong; 99 more such rows: {', '.join(map(str, range(3, 102)))}",
     ]
 
 
-async def test_isbn13_comes_from_the_isbn10(import_rows: ImportRows, catalogue: Catalogue):
-    isbns = ["141439513", "0140390693", "14143984X", "141439514", "", "0"]
+@sqlite_only
+async def test_notes_are_printed_with_file_and_line_and_are_no_failure(
+    environment: dict[str, str], catalogue: Catalogue, tmp_path: Path
+):
+    rows: list[dict[str, Any]] = [{"isbn": "141439514"}, {}, {}]
+    rows[1] = {"average_rating": "3.33", "ratings_count": 2}
+    file = write_goodbooks(tmp_path / "books.csv", *rows)
 
-    await import_rows(*({"isbn": isbn} for isbn in isbns))
+    code, output, errors = run(tmp_path, "import-books", file.name, **environment)
+    again = run(tmp_path, "import-books", file.name, **environment)
 
-    assert [book["isbn13"] for book in await catalogue.walk("/v1/books")] == [
-        "9780141439518",
-        "9780140390698",
-        "9780141439846",
-        None,
-        None,
-        None,
+    assert (code, "3 books added, 0 known already, 0 refused" in output) == (0, True)
+    assert errors.splitlines() == [
+        "books.csv:3: average 3.33 of 2 ratings is not possible; 3.50 is kept",
+        "books.csv:2: isbn '141439514' is not an ISBN: its check digit is wrong; it is left out",
     ]
+    assert (again[0], again[2]) == (0, "")
+    assert len(await catalogue.walk("/v1/books")) == 3
 
 
 async def test_isbn_of_another_book_is_refused_with_its_line(

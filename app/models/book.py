@@ -1,4 +1,13 @@
-from sqlalchemy import BigInteger, Computed, ForeignKey, Index, Numeric, String, Text
+from sqlalchemy import (
+    BigInteger,
+    Computed,
+    ForeignKey,
+    Index,
+    Numeric,
+    SmallInteger,
+    String,
+    Text,
+)
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -43,8 +52,10 @@ class Book(Versioned, Base):
         ),
         index=True,
     )
-    # Title and author names as `words_of` splits them: what full-text search looks at.
+    # Title and author names as `search_words` splits them: what full-text search looks at.
     words: Mapped[str] = mapped_column(LongText, deferred=True, deferred_raiseload=True)
+    # The rule that has split them; those of an older one are split again.
+    words_rule: Mapped[int] = mapped_column(SmallInteger, server_default="0", index=True)
     # The row's identity in the file that it was imported from: importing again finds it.
     source_id: Mapped[int | None] = mapped_column(BigInteger, unique=True)
 

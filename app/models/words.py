@@ -1,8 +1,7 @@
 """Full-text search by whole words, the same on MariaDB (FULLTEXT) and SQLite (FTS5)."""
 
-import re
-import unicodedata
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypedDict
 
 from sqlalchemy import ColumnElement, bindparam
 from sqlalchemy.ext.compiler import compiles
@@ -10,28 +9,20 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from app.models.book import Book
+from app.tokenizer import RULE, tokenize
 
-# A Han or Kana character is a word of its own: those scripts put no space between words.
-_HAN_OR_KANA = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_WORD = re.compile(f"[{_HAN_OR_KANA}]|[^\\W_{_HAN_OR_KANA}]+")
-_LONGEST = 80  # MariaDB leaves out words of more than 84 characters.
+MAX_PHRASE = 100  # words; MariaDB refuses phrases of more than 128
 
 
-def words_of(*texts: str) -> list[str]:
-    """The words of `texts`, case and accents folded, in a form that every index keeps.
+class SearchWords(TypedDict):
+    """What a book is found by, and the rule that has split it: columns of `books`."""
 
-    Splitting them here, for the stored text and for the query alike, makes both databases
-    find the same books. MariaDB drops words of fewer than three characters and those of a list
-    (such as "the"), so each one ends in two underscores; it takes no character above U+FFFF for
-    a letter, so those are spelt out.
-    """
-    folded = unicodedata.normalize("NFKD", " ".join(texts)).casefold()
-    plain = "".join(
-        f" u{ord(c):x} " if c > "\uffff" else c
-        for c in unicodedata.normalize("NFKD", folded)
-        if not unicodedata.combining(c)
-    )
-    return [f"{word[:_LONGEST]}__" for word in _WORD.findall(plain)]
+    words: str
+    words_rule: int
+
+
+def search_words(title: str, authors: Iterable[str]) -> SearchWords:
+    return SearchWords(words=" ".join(tokenize(title, *authors)), words_rule=RULE)
 
 
 class _HasWords(FunctionElement[bool]):
@@ -41,16 +32,23 @@ class _HasWords(FunctionElement[bool]):
 
 
 def has_words() -> ColumnElement[bool]:
-    """True for the books whose title and author names hold all the words of `search`."""
+    """True for the books whose title and author names hold all the phrases of `search`."""
     return _HasWords(Book.words, Book.id, bindparam("required_words"), bindparam("quoted_words"))
 
 
-def search(words: list[str]) -> dict[str, str]:
-    """The parameters of `has_words`, for one word at least."""
+def search(phrases: Iterable[list[str]]) -> dict[str, str]:
+    """The parameters of `has_words`, for one phrase at least."""
+    quoted = [f'"{phrase}"' for phrase in dict.fromkeys(_short(phrases))]
     return {
-        "required_words": " ".join(f"+{word}" for word in words),
-        "quoted_words": " ".join(f'"{word}"' for word in words),
+        "required_words": " ".join(f"+{phrase}" for phrase in quoted),
+        "quoted_words": " ".join(quoted),
     }
+
+
+def _short(phrases: Iterable[list[str]]) -> Iterator[str]:
+    for words in phrases:
+        for start in range(0, len(words), MAX_PHRASE):
+            yield " ".join(words[start : start + MAX_PHRASE])
 
 
 @compiles(_HasWords)

@@ -13,13 +13,13 @@ router = APIRouter(prefix="/v1/books", tags=["books"], route_class=Route)
 
 
 @router.get("", responses=problems())
-@cached(ttl=60, tags=["books"])
+@cached(ttl=60, tags=["books", "author-names"])
 async def get_books(query: Annotated[BookQuery, Query()], books: Books) -> Page[BookRead]:
     return await books.page(query)
 
 
 @router.get("/{book_id}", responses=problems(404))
-@cached(ttl=300, tags=["book:{book_id}"])
+@cached(ttl=300, tags=["book:{book_id}", "author-names"])
 async def get_book(book_id: Id, books: Books) -> BookRead:
     return await books.get(book_id)
 

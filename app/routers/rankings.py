@@ -11,7 +11,14 @@ router = APIRouter(prefix="/v1/rankings", tags=["rankings"], route_class=Route)
 
 
 @router.get("/books", responses=problems())
-@cached(ttl=60, stale=60, ahead=15, tags=["books"], max_age=60, stale_while_revalidate=300)
+@cached(
+    ttl=60,
+    stale=60,
+    ahead=15,
+    tags=["books", "author-names"],
+    max_age=60,
+    stale_while_revalidate=300,
+)
 @limited("reads", cost=5)
 async def get_book_ranking(
     rankings: Rankings, limit: Limit = 10, language: Language | None = None

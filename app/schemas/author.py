@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.schemas.base import OMITTED, Body, Text
 from app.schemas.page import After, Limit
 
-AuthorName = Annotated[Text, Field(min_length=1, max_length=300, examples=["Ursula K. Le Guin"])]
+AuthorName = Annotated[str, Text(max_length=300), Field(examples=["Ursula K. Le Guin"])]
 
 
 class AuthorRef(BaseModel):

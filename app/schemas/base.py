@@ -1,17 +1,13 @@
 """How bodies are read: no coercion, no unknown fields."""
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-)
-from pydantic_core import CoreSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+
+from app.text import clean_line, clean_lines
 
 MAX_ID = 2**63 - 1
 
@@ -48,13 +44,31 @@ class Body(BaseModel):
         return schema
 
 
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("holds characters that cannot be printed, such as line breaks")
-    return text
+# Longer text is refused unread; what normalising takes away is a few spaces and marks.
+MAX_SHRINKING = 4
 
 
-Text = Annotated[str, AfterValidator(_printable)]
+@dataclass(frozen=True)
+class Text:
+    """Marks a `str` as text: `Annotated[str, Text(max_length=300)]`. See app/text.py.
+
+    The limits, in code points, are those of the normal form.
+    """
+
+    max_length: int
+    min_length: int | None = 1
+    multiline: bool = False
+
+    def __get_pydantic_core_schema__(self, *_: Any) -> CoreSchema:
+        limits = core_schema.str_schema(min_length=self.min_length, max_length=self.max_length)
+        return core_schema.no_info_before_validator_function(self._normalise, limits)
+
+    def _normalise(self, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if len(value) > MAX_SHRINKING * self.max_length:
+            raise PydanticKnownError("string_too_long", {"max_length": self.max_length})
+        return clean_lines(value) if self.multiline else clean_line(value)
 
 
 def _plain(value: object) -> object:

@@ -1,23 +1,14 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import BaseModel, Field
 
-from app.schemas.base import OMITTED, Body
+from app.schemas.base import OMITTED, Body, Text
 from app.schemas.page import After, Limit
-
-
-def _readable(text: str) -> str:
-    if not all(character.isprintable() or character in "\n\t" for character in text):
-        raise ValueError("holds characters that cannot be printed")
-    return text
-
 
 Rating = Annotated[int, Field(ge=1, le=5, examples=[5])]
 ReviewText = Annotated[
-    str,
-    Field(min_length=1, max_length=5000, examples=["I read it in one night."]),
-    AfterValidator(_readable),
+    str, Text(max_length=5000, multiline=True), Field(examples=["I read it in one night."])
 ]
 
 

@@ -32,7 +32,7 @@ Email = Annotated[
         }
     ),
 ]
-Name = Annotated[Text, Field(min_length=1, max_length=100, examples=["Mary Shelley"])]
+Name = Annotated[str, Text(max_length=100), Field(examples=["Mary Shelley"])]
 Password = Annotated[
     str,
     AfterValidator(password_rules.check_new_password),

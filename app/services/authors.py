@@ -1,30 +1,30 @@
-from collections.abc import Sequence
-
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import selectinload
 
 from app.cache import Cache
 from app.errors import Conflict, NotFound
 from app.etag import etag_of
 from app.idempotency import ALWAYS, Once
-from app.models import Author, Book, BookAuthor
-from app.models.words import words_of
+from app.models import Author, BookAuthor
+from app.outbox import Outbox
 from app.schemas.author import AuthorCreate, AuthorQuery, AuthorRead, AuthorUpdate
+from app.schemas.job import RebuildWords
 from app.schemas.page import Page
 from app.services.keyset import Sort
 from app.services.preconditions import UNCONDITIONAL, Preconditions
 
+AUTHOR_NAMES = "author-names"  # a tag of what shows names beside books
 TABLE = Author.__table__
 COLUMNS = [TABLE.c[name] for name in AuthorRead.model_fields]
 SORTS = {sort.name: sort for sort in (Sort("id", TABLE.c.id), Sort("name", TABLE.c.name))}
 
 
 class AuthorService:
-    def __init__(self, session: AsyncSession, cache: Cache) -> None:
+    def __init__(self, session: AsyncSession, cache: Cache, outbox: Outbox) -> None:
         self.session = session
         self.cache = cache
+        self.outbox = outbox
 
     async def get(self, author_id: int) -> AuthorRead:
         rows = await self.session.execute(select(*COLUMNS).where(Author.id == author_id))
@@ -63,22 +63,17 @@ class AuthorService:
     async def update(
         self, author_id: int, body: AuthorUpdate, preconditions: Preconditions = UNCONDITIONAL
     ) -> AuthorRead:
-        # Books before authors, as BookService locks them: two orders would deadlock.
-        await self._lock_books(author_id)
+        """A new name shows at once; search finds the author's books by it a little later."""
         author = await self._lock(author_id)
         if preconditions:
             preconditions.check(etag_of(await self.get(author_id)))
-        books: Sequence[Book] = []
-        if "name" in body.model_fields_set:
-            books = await self._lock_books(author_id)  # with those that came before our lock
-            author.name = body.name
-            for book in books:
-                # Its authors' names are what a book shows and how it is found.
-                names = (link.author.name for link in book.book_authors)
-                book.words = " ".join(words_of(book.title, *names))
-                book.version += 1
+        is_renamed = "name" in body.model_fields_set and body.name != author.name
+        author.name = body.name if is_renamed else author.name
         author.version += 1
-        return await self._commit(author, books)
+        if not is_renamed or not await self._has_books(author_id):
+            return await self._commit(author)
+        job = RebuildWords(author_id=author_id, version=author.version)
+        return await self._commit(author, AUTHOR_NAMES, job=job)
 
     async def delete(self, author_id: int, preconditions: Preconditions = UNCONDITIONAL) -> None:
         author = await self._lock(author_id)
@@ -97,18 +92,13 @@ class AuthorService:
             raise NotFound(f"Author {author_id} does not exist")
         return author
 
-    async def _lock_books(self, author_id: int) -> Sequence[Book]:
-        found = await self.session.scalars(
-            select(Book)
-            .where(Book.id.in_(select(BookAuthor.book_id).filter_by(author_id=author_id)))
-            .options(selectinload(Book.book_authors).joinedload(BookAuthor.author))
-            .order_by(Book.id)
-            .with_for_update()
-        )
-        return found.all()
+    async def _has_books(self, author_id: int) -> bool:
+        """As of the lock of the author: until the commit no book can be given to him."""
+        links = select(BookAuthor.book_id).where(BookAuthor.author_id == author_id)
+        return await self.session.scalar(links.limit(1)) is not None
 
     async def _commit(
-        self, author: Author, books: Sequence[Book] = (), once: Once = ALWAYS
+        self, author: Author, *tags: str, once: Once = ALWAYS, job: RebuildWords | None = None
     ) -> AuthorRead:
         name = author.name
         try:
@@ -116,9 +106,11 @@ class AuthorService:
             # What the database now holds, not what the body said.
             stored = await self.get(author.id)
             await once.keep(self.session, stored)
-            tags = ["authors", f"author:{author.id}", *(f"book:{book.id}" for book in books)]
-            async with self.cache.invalidating(*tags, *(["books"] if books else [])):
+            entry = None if job is None else await self.outbox.write(self.session, job, job.key)
+            async with self.cache.invalidating("authors", f"author:{author.id}", *tags):
                 await self.session.commit()
         except IntegrityError as error:
             raise Conflict(f"There is an author named {name} already") from error
+        if entry is not None:
+            self.outbox.relay(entry)
         return stored

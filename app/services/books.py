@@ -13,11 +13,12 @@ from app.errors import Conflict, Invalid, NotFound
 from app.etag import etag_of
 from app.idempotency import ALWAYS, Once
 from app.models import Author, Book, BookAuthor
-from app.models.words import has_words, search, words_of
+from app.models.words import has_words, search, search_words
 from app.schemas.book import BookCreate, BookQuery, BookRead, BookUpdate
 from app.schemas.page import Page
 from app.services.keyset import Sort
 from app.services.preconditions import UNCONDITIONAL, Preconditions
+from app.tokenizer import phrases
 
 BOOKS, AUTHORS, LINKS = Book.__table__, Author.__table__, BookAuthor.__table__
 SORTS = {
@@ -39,6 +40,7 @@ FILTERS = {
     "year_from": Book.published_year >= bindparam("year_from"),
     "year_to": Book.published_year <= bindparam("year_to"),
 }
+MAX_WORDS = 200  # of a query; a few characters stand for several words
 read_many = TypeAdapter(list[BookRead]).validate_python
 
 
@@ -60,7 +62,7 @@ class BookService:
         if query.after is not None:
             parameters |= sort.cursor_params(query.after)
         if query.q is not None:
-            parameters |= search(_words(query.q))
+            parameters |= search(_phrases(query.q))
         statement = page_statement(query.sort, frozenset(given))
         books = fold(await self.session.execute(statement, parameters))
         items = books[: query.limit]
@@ -146,14 +148,17 @@ def _set_authors(book: Book, authors: list[Author]) -> None:
     book.book_authors = [
         BookAuthor(author_id=author.id, position=place) for place, author in enumerate(authors)
     ]
-    book.words = " ".join(words_of(book.title, *(author.name for author in authors)))
+    for column, value in search_words(book.title, (author.name for author in authors)).items():
+        setattr(book, column, value)
 
 
-def _words(q: str) -> list[str]:
-    words = words_of(q)
-    if not words:
+def _phrases(q: str) -> list[list[str]]:
+    found = phrases(q)
+    if not found:
         raise Invalid("This holds no word to look for", ("query", "q"))
-    return words
+    if sum(map(len, found)) > MAX_WORDS:
+        raise Invalid(f"This holds more than {MAX_WORDS} words", ("query", "q"))
+    return found
 
 
 @cache

@@ -1,13 +1,21 @@
 from collections.abc import Iterable, Sequence
+from decimal import ROUND_HALF_UP, Decimal
+from typing import NamedTuple
 
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from app.cache_epoch import ADVANCE
-from app.goodbooks import BadRow, GoodbooksRow, GoodRow
+from app.goodbooks import BadRow, GoodbooksRow, GoodRow, Note
 from app.models import Author, Book, BookAuthor
-from app.models.words import words_of
+from app.models.words import search_words
+
+
+class Batch(NamedTuple):
+    added: int
+    refused: list[BadRow]
+    notes: list[Note]  # of what was added
 
 
 class ImportService:
@@ -16,8 +24,8 @@ class ImportService:
     def __init__(self, session: AsyncSession) -> None:
         self.session = session
 
-    async def add(self, rows: Sequence[GoodRow]) -> tuple[int, list[BadRow]]:
-        """One batch in one transaction: how many books are new, and which rows are refused.
+    async def add(self, rows: Sequence[GoodRow]) -> Batch:
+        """One batch in one transaction.
 
         A book that an earlier import brought is left as it is, with all that has changed
         since. So a file can be imported again, and one that was interrupted goes on.
@@ -25,9 +33,10 @@ class ImportService:
         ids = [row.book.goodreads_book_id for row in rows]
         known = await self._existing(Book.source_id, ids)
         isbns = await self._existing(Book.isbn13, [row.book.isbn for row in rows])
-        new: list[GoodbooksRow] = []
+        new: list[GoodRow] = []
         refused: list[BadRow] = []
-        for line, book in rows:
+        for row in rows:
+            line, book, _ = row
             if book.goodreads_book_id in known:
                 continue
             if book.isbn in isbns:
@@ -35,13 +44,14 @@ class ImportService:
                 continue
             known.add(book.goodreads_book_id)
             isbns |= {book.isbn} - {None}
-            new.append(book)
+            new.append(row)
+        notes = [note for row in new for note in row.notes]
         if new:
-            await self._insert(new)
+            notes += await self._insert(new)
             # So much is new that all caches begin anew, and it needs no Redis.
             await self.session.execute(ADVANCE)
         await self.session.commit()
-        return len(new), refused
+        return Batch(len(new), refused, notes)
 
     async def _existing(
         self, column: InstrumentedAttribute[object], values: Iterable[object]
@@ -49,7 +59,9 @@ class ImportService:
         found = await self.session.scalars(select(column).where(column.in_(set(values) - {None})))
         return set(found)
 
-    async def _insert(self, books: list[GoodbooksRow]) -> None:
+    async def _insert(self, rows: list[GoodRow]) -> list[Note]:
+        """Notes on averages that are not as in the file."""
+        books = [row.book for row in rows]
         names = {name: None for book in books for name in book.authors}
         authors = await self._author_ids(names)
         if missing := [name for name in names if name not in authors]:
@@ -59,14 +71,16 @@ class ImportService:
         await self.session.execute(insert(Book), [_values(book) for book in books])
         source_ids = [book.goodreads_book_id for book in books]
         stored = await self.session.execute(
-            select(Book.source_id, Book.id).where(Book.source_id.in_(source_ids))
+            select(Book.source_id, Book.id, Book.average_rating).where(
+                Book.source_id.in_(source_ids)
+            )
         )
-        book_ids = {row.source_id: row.id for row in stored}
+        by_source = {row.source_id: row for row in stored}
         await self.session.execute(
             insert(BookAuthor),
             [
                 {
-                    "book_id": book_ids[book.goodreads_book_id],
+                    "book_id": by_source[book.goodreads_book_id].id,
                     "author_id": authors[name],
                     "position": place,
                 }
@@ -74,6 +88,12 @@ class ImportService:
                 for place, name in enumerate(book.authors)
             ],
         )
+        averages = [by_source[id].average_rating for id in source_ids]
+        return [
+            _average_note(row, average)
+            for row, average in zip(rows, averages, strict=True)
+            if Decimal(f"{average:.2f}") != row.book.average_rating
+        ]
 
     async def _author_ids(self, names: Iterable[str]) -> dict[str, int]:
         found = await self.session.execute(
@@ -82,7 +102,15 @@ class ImportService:
         return {row.name: row.id for row in found}
 
 
+def _average_note(row: GoodRow, stored: float) -> Note:
+    """A sum of whole ratings gives only some averages, with two places each."""
+    book = row.book
+    text = f"average {book.average_rating} of {book.ratings_count} ratings is not possible"
+    return Note(row.line, f"{text}; {stored:.2f} is kept", "average")
+
+
 def _values(book: GoodbooksRow) -> dict[str, object]:
+    total = book.average_rating * book.ratings_count
     return {
         "source_id": book.goodreads_book_id,
         "title": book.title,
@@ -91,6 +119,6 @@ def _values(book: GoodbooksRow) -> dict[str, object]:
         "language": book.language_code,
         "ratings_count": book.ratings_count,
         # The file has the average only, to two places: the sum that gives it again.
-        "ratings_sum": round(book.average_rating * book.ratings_count),
-        "words": " ".join(words_of(book.title, *book.authors)),
+        "ratings_sum": int(total.to_integral_value(ROUND_HALF_UP)),
+        **search_words(book.title, book.authors),
     }

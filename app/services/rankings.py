@@ -29,7 +29,7 @@ class RankingService:
             partial(_best_books, self.sessions.read, language),
             ttl=300,
             ahead=60,
-            tags=["books"],
+            tags=["books", "author-names"],
         )
         return BookRanking(items=best.items[:limit])
 

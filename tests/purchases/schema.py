@@ -31,7 +31,7 @@ PurchaseSort = Literal[
 ]
 Money = Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=2, examples=["9.90"])]
 Kilograms = Annotated[float, Field(ge=0, examples=[0.5])]
-Note = Annotated[Text, Field(min_length=1, max_length=500, examples=["Ring twice"])]
+Note = Annotated[str, Text(max_length=500), Field(examples=["Ring twice"])]
 
 
 class Status(StrEnum):

@@ -9,7 +9,7 @@ from fastapi.security import OAuth2PasswordBearer, OAuth2PasswordRequestForm
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import ClientDisconnect
 
-from app import cache, database, idempotency
+from app import cache, idempotency, replica
 from app.access_tokens import claims_of
 from app.errors import CutOff, Forbidden, NotFound, Unauthorized, Unavailable, UnsupportedMedia
 from app.etag import read_etags
@@ -32,7 +32,7 @@ from app.signed_urls import SignedUrls
 from app.storage import FolderStorage
 
 
-async def open_read_session(request: Request) -> AsyncIterator[database.ReadSession]:
+async def open_read_session(request: Request) -> AsyncIterator[replica.ReadSession]:
     async with request.state.sessions.read() as session:
         yield session
 
@@ -43,7 +43,7 @@ async def open_session(request: Request) -> AsyncIterator[AsyncSession]:
 
 
 # "function" returns the connection to the pool before the response is sent.
-ReadSession = Annotated[database.ReadSession, Depends(open_read_session, scope="function")]
+ReadSession = Annotated[replica.ReadSession, Depends(open_read_session, scope="function")]
 Session = Annotated[AsyncSession, Depends(open_session, scope="function")]
 
 

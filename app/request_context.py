@@ -24,6 +24,7 @@ class RequestContext:
     scope: Scope
     trace_flags: str = "00"
     deadline: float = inf  # by time.perf_counter()
+    has_credentials: bool = False
     spent: dict[str, Spent] = field(default_factory=dict)
     slowest_statement: str | None = None
     slowest_seconds: float = 0.0
@@ -58,3 +59,6 @@ class RequestContext:
 InFlight = dict["asyncio.Task[Any] | None", RequestContext]
 
 current_request: ContextVar[RequestContext | None] = ContextVar("current_request", default=None)
+
+# Set where a read must see all that is committed: what a replica shows may be a little older.
+read_primary: ContextVar[bool] = ContextVar("read_primary", default=False)

@@ -105,7 +105,7 @@ class JobService:
     async def backlog(self) -> Backlog:
         is_dead = OutboxEntry.dead_at.is_not(None)
         wanted = select(func.count(OutboxEntry.id), func.min(OutboxEntry.created_at))
-        async with self.sessions.read() as session:
+        async with self.sessions.current() as session:
             alive: Any = (await session.execute(wanted.where(~is_dead))).one()
             dead = await session.scalar(wanted.where(is_dead))
         oldest = (now() - alive[1]).total_seconds() if alive[1] else 0.0
@@ -114,7 +114,7 @@ class JobService:
     async def dead(self, limit: int = 1000) -> list[OutboxEntry]:
         """The latest first."""
         wanted = select(OutboxEntry).where(OutboxEntry.dead_at.is_not(None))
-        async with self.sessions.read() as session:
+        async with self.sessions.current() as session:
             rows = await session.scalars(wanted.order_by(OutboxEntry.id.desc()).limit(limit))
             return list(rows)
 

@@ -73,7 +73,7 @@ class LoginService:
     async def rehash(self, email: str, password: str) -> None:
         """Hash it at what that costs now; without it, the next login would."""
         this = User.email == email.lower()
-        async with self.sessions.read() as reading:
+        async with self.sessions.current() as reading:
             old = await reading.scalar(select(User.password_hash).where(this))
         verified = await self.passwords.verify(password, old)
         if not verified.matches or not verified.outdated:

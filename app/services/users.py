@@ -101,8 +101,9 @@ class UserService:
                 await session.commit()
 
     async def _require_password(self, user_id: int, password: str) -> str:
-        async with self.sessions.read() as session:
-            hash = await session.scalar(select(User.password_hash).where(User.id == user_id))
+        async with self.sessions.current() as session:
+            wanted = select(User.password_hash).where(User.id == user_id)
+            hash: str | None = await session.scalar(wanted)
         if hash is None or not (await self.passwords.verify(password, hash)).matches:
             raise Invalid("Is not the present password", ("body", "current_password"))
         return hash
@@ -113,7 +114,7 @@ class UserService:
             .join(UserSession, UserSession.user_id == User.id)
             .where(UserSession.id == session_id)
         )
-        async with self.sessions.read() as session:
+        async with self.sessions.current() as session:
             row = (await session.execute(wanted)).mappings().first()
         if row is None:
             raise NotFound("The session has ended")

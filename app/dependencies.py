@@ -15,6 +15,7 @@ from app.errors import CutOff, Forbidden, NotFound, Unauthorized, Unavailable, U
 from app.etag import read_etags
 from app.images import FORMATS
 from app.rate_limit import caller_of
+from app.request_context import current_request
 from app.schemas.base import Whole
 from app.schemas.book import MAX_ID
 from app.schemas.user import Account, Role
@@ -190,6 +191,8 @@ async def read_once(
 ) -> idempotency.Once:
     if key is None:
         return idempotency.ALWAYS
+    if (context := current_request.get()) is not None:
+        context.has_idempotency_key = True
     # FastAPI has read the body by now, as a form or as bytes.
     form = "form" in request.headers.get("Content-Type", "")
     body = repr((await request.form()).multi_items()).encode() if form else await request.body()

@@ -13,6 +13,8 @@ from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from app.request_context import RequestContext, current_request
+
 RETRY_AFTER = {"Retry-After": "1"}
 
 # Both drivers call a misspelt column an OperationalError, just as a server that is away.
@@ -40,6 +42,13 @@ SQLITE_TEMPORARY = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,
 }
+
+# The transaction was undone, most often to end a deadlock; the same once more will do.
+MARIADB_UNDONE = {(1020,), (1213,)}
+SQLITE_UNDONE = {sqlite3.SQLITE_BUSY_SNAPSHOT}
+SQLITE_REFUSED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL}
+
+OUTCOME_UNKNOWN = "urn:problem-type:outcome-unknown"
 
 log = logging.getLogger("app.errors")
 
@@ -135,12 +144,38 @@ def problem(
     errors: Sequence[Mapping[str, Any]] | None = None,
 ) -> Response:
     """An `application/problem+json` answer (RFC 9457)."""
-    extra = {} if errors is None else {"errors": errors}
+    extra: dict[str, Any] = {} if errors is None else {"errors": errors}
+    request = current_request.get()
+    if status >= 500 and request is not None and request.commit != "none":
+        # Its change is made, or may be: this is no "not done, try again".
+        headers = {name: value for name, value in (headers or {}).items() if name != "Retry-After"}
+        if request.is_repeatable:
+            headers |= RETRY_AFTER
+        detail, more = _outcome(request, detail)
+        extra |= more
     request_id = scope["state"].get("request_id")
     body = problem_body(status, detail, scope["path"], request_id, **extra)
     # Without a word a cache may keep a 404 or a 405 as long as it likes (RFC 9111, 4.2.2).
     headers = {"Cache-Control": "no-store"} | dict(headers or {})
     return Response(body, status, headers, "application/problem+json")
+
+
+def _outcome(request: RequestContext, detail: str) -> tuple[str, dict[str, str]]:
+    """What to say, and what else, where an error has come after a COMMIT was sent."""
+    if request.commit == "done":
+        return f"{detail}; the change itself is made", {}
+    if request.has_idempotency_key:
+        advice = "send the same again with the same Idempotency-Key: it takes effect once"
+    elif request.is_repeatable:
+        advice = "send the same again: it has the same effect once or twice"
+    else:
+        advice = "look whether it was before you send it again (a POST with an Idempotency-Key can"
+        advice += " be sent again as it is)"
+    more = {"type": OUTCOME_UNKNOWN, "title": "Outcome unknown"}
+    return (
+        f"The commit got no reply, so it is not known whether the change was made: {advice}",
+        more,
+    )
 
 
 def problem_body(
@@ -196,6 +231,28 @@ def _is_temporary(error: DBAPIError | PoolTimeout) -> bool:
     if sqlite_code is not None:
         return sqlite_code & 0xFF in SQLITE_TEMPORARY
     return error.orig is not None and error.orig.args[:1] in MARIADB_TEMPORARY
+
+
+def is_undone(error: BaseException | None) -> bool:
+    """Whether the database has undone the transaction and would take it if it came again.
+
+    Not where it has waited too long for a lock: who holds that goes on holding it.
+    """
+    sqlite_code = getattr(error, "sqlite_errorcode", None)
+    if sqlite_code is not None:
+        return sqlite_code in SQLITE_UNDONE
+    return error is not None and error.args[:1] in MARIADB_UNDONE
+
+
+def is_refused_commit(error: BaseException) -> bool:
+    """Whether a COMMIT that failed with this has certainly not been carried out.
+
+    Whatever else ends it leaves that open: a lost connection, a kill, a time limit.
+    """
+    sqlite_code = getattr(error, "sqlite_errorcode", None)
+    if sqlite_code is not None:
+        return sqlite_code & 0xFF in SQLITE_REFUSED
+    return error.args[:1] in MARIADB_UNDONE
 
 
 def add_error_handlers(app: FastAPI) -> None:

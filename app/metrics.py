@@ -96,6 +96,11 @@ class Metrics:
             buckets=STATEMENT_BUCKETS,
             registry=registry,
         )
+        self.deadlocks = Counter(
+            "database_deadlocks_total",
+            "Transactions that the database has undone, and which were run again",
+            registry=registry,
+        )
         self.replica_lag = Gauge(
             "database_replica_lag_seconds",
             "The most that the replica may be behind; 0 without one",

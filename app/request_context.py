@@ -4,9 +4,11 @@ import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any
+from typing import Any, Literal
 
 from starlette.types import Scope
+
+IDEMPOTENT_METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
 
 
 @dataclass(slots=True)
@@ -25,6 +27,8 @@ class RequestContext:
     trace_flags: str = "00"
     deadline: float = inf  # by time.perf_counter()
     has_credentials: bool = False
+    has_idempotency_key: bool = False  # and a route that honours it
+    commit: Literal["none", "sent", "done"] = "none"  # "sent": what came of it is not known
     spent: dict[str, Spent] = field(default_factory=dict)
     slowest_statement: str | None = None
     slowest_seconds: float = 0.0
@@ -42,6 +46,11 @@ class RequestContext:
         # A mounted application, or a plain route of Starlette, such as /openapi.json.
         mount: str = scope["root_path"].removeprefix(scope.get("app_root_path", ""))
         return mount or scope["path"]
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it has the same effect once or twice (RFC 9110, 9.2.2)."""
+        return self.has_idempotency_key or self.scope["method"] in IDEMPOTENT_METHODS
 
     def own_seconds(self, elapsed: float) -> float:
         """What is left of `elapsed` for our own code; none where more was done in parallel."""

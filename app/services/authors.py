@@ -14,6 +14,7 @@ from app.schemas.author import AuthorCreate, AuthorQuery, AuthorRead, AuthorUpda
 from app.schemas.page import Page
 from app.services.keyset import Order
 from app.services.preconditions import ExpectedTags, require_match
+from app.services.transactions import transaction
 
 TABLE = Author.__table__
 COLUMNS = [TABLE.c[name] for name in AuthorRead.model_fields]
@@ -42,6 +43,7 @@ class AuthorService:
         items = authors[: query.limit]
         return Page(items=items, next=order.cursor(items[-1]) if items != authors else None)
 
+    @transaction
     async def create(self, body: AuthorCreate, once: Once = ALWAYS) -> AuthorRead:
         if (known := await once.known(self.session, AuthorRead)) is not None:
             return known
@@ -49,6 +51,7 @@ class AuthorService:
         self.session.add(author)
         return await self._commit(author, once=once)
 
+    @transaction
     async def update(
         self, author_id: int, body: AuthorUpdate, expected: ExpectedTags = None
     ) -> AuthorRead:
@@ -69,6 +72,7 @@ class AuthorService:
         author.version += 1
         return await self._commit(author, books)
 
+    @transaction
     async def delete(self, author_id: int) -> None:
         author = await self._lock(author_id)
         await self.session.delete(author)

@@ -17,6 +17,7 @@ from app.schemas.book import BookCreate, BookQuery, BookRead, BookUpdate
 from app.schemas.page import Page
 from app.services.keyset import Order
 from app.services.preconditions import ExpectedTags, require_match
+from app.services.transactions import transaction
 
 BOOKS, AUTHORS, LINKS = Book.__table__, Author.__table__, BookAuthor.__table__
 ORDERS = {
@@ -65,6 +66,7 @@ class BookService:
         items = books[: query.limit]
         return Page(items=items, next=order.cursor(items[-1]) if items != books else None)
 
+    @transaction
     async def create(self, body: BookCreate, once: Once = ALWAYS) -> BookRead:
         if (known := await once.known(self.session, BookRead)) is not None:
             return known
@@ -73,6 +75,7 @@ class BookService:
         self.session.add(book)
         return await self._store(book, once)
 
+    @transaction
     async def update(
         self, book_id: int, body: BookUpdate, expected: ExpectedTags = None
     ) -> BookRead:
@@ -87,6 +90,7 @@ class BookService:
         book.version += 1
         return await self._store(book)
 
+    @transaction
     async def delete(self, book_id: int) -> None:
         book = await self._lock(book_id)
         await self.session.delete(book)

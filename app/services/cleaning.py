@@ -3,6 +3,7 @@ from sqlalchemy import delete, select
 from app.database import Sessions
 from app.models import KeptAnswer, RefreshToken, UserSession
 from app.models.base import now
+from app.services.transactions import transaction
 
 BATCH = 1000  # rows of a transaction: others do not wait long for it
 
@@ -19,6 +20,7 @@ class CleaningService:
         while await self._clean_sessions() == BATCH:
             pass
 
+    @transaction
     async def _clean_answers(self) -> int:
         expired = KeptAnswer.expires_at < now()
         some = select(KeptAnswer.digest).where(expired).limit(BATCH)
@@ -30,6 +32,7 @@ class CleaningService:
             await session.commit()
         return len(digests)
 
+    @transaction
     async def _clean_sessions(self) -> int:
         """Refresh tokens, and sessions of which none is left: they cannot go on."""
         some = select(RefreshToken.digest, RefreshToken.session_id)

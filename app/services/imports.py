@@ -8,6 +8,7 @@ from app.cache_epoch import ADVANCE
 from app.goodbooks import BadRow, GoodbooksRow, GoodRow
 from app.models import Author, Book, BookAuthor
 from app.models.words import words_of
+from app.services.transactions import transaction
 
 
 class ImportService:
@@ -16,6 +17,7 @@ class ImportService:
     def __init__(self, session: AsyncSession) -> None:
         self.session = session
 
+    @transaction
     async def add(self, rows: Sequence[GoodRow]) -> tuple[int, list[BadRow]]:
         """One batch in one transaction: how many books are new, and which rows are refused.
 

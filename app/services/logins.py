@@ -15,6 +15,7 @@ from app.models import RefreshToken, User, UserSession
 from app.models.base import now
 from app.passwords import Passwords
 from app.schemas.token import TokensRead
+from app.services.transactions import transaction
 
 REFUSED = "The e-mail address or the password is wrong"
 SESSIONS: Any = UserSession.__table__
@@ -40,6 +41,7 @@ class LoginService:
         self.tokens = tokens
         self.ttl = timedelta(seconds=ttl)
 
+    @transaction
     async def log_in(self, email: str, password: str, once: Once = ALWAYS) -> Login:
         once = once.owned_by(email)
         # Between reading a hash and the lock it may have been made anew; a second time is bad luck.
@@ -70,6 +72,7 @@ class LoginService:
             await session.commit()
         return Login(tokens, verified.outdated)
 
+    @transaction
     async def rehash(self, email: str, password: str) -> None:
         """Hash it at what that costs now; without it, the next login would."""
         this = User.email == email.lower()
@@ -84,6 +87,7 @@ class LoginService:
             await session.execute(update(User).where(same).values(values))
             await session.commit()
 
+    @transaction
     async def refresh(self, token: str, once: Once = ALWAYS) -> TokensRead:
         digest = _digest(token)
         this = RefreshToken.digest == digest
@@ -113,6 +117,7 @@ class LoginService:
             await session.commit()
         return tokens
 
+    @transaction
     async def log_out(self, session_id: int) -> None:
         async with self.sessions.write() as session:
             await self._end(session, session_id)

@@ -12,6 +12,7 @@ from app.schemas.page import Page
 from app.schemas.review import ReviewCreate, ReviewQuery, ReviewRead, ReviewUpdate
 from app.schemas.user import UserRead
 from app.services.keyset import Order
+from app.services.transactions import transaction
 
 REVIEWS: Any = Review.__table__
 ORDER = Order("-id", REVIEWS.c.id, descending=True)
@@ -50,6 +51,7 @@ class ReviewService:
         wanted = REVIEW.where(REVIEWS.c.user_id == user_id).order_by(REVIEWS.c.id.desc())
         return [_read(row) for row in await self.session.execute(wanted.limit(limit))]
 
+    @transaction
     async def create(
         self, book_id: int, user: UserRead, body: ReviewCreate, once: Once = ALWAYS
     ) -> ReviewRead:
@@ -65,6 +67,7 @@ class ReviewService:
         await self._count(book_id, count=1, total=body.rating)
         return await self._commit(review, once)
 
+    @transaction
     async def update(
         self, book_id: int, review_id: int, user: UserRead, body: ReviewUpdate
     ) -> ReviewRead:
@@ -76,6 +79,7 @@ class ReviewService:
         await self._count(book_id, count=0, total=review.rating - before)
         return await self._commit(review)
 
+    @transaction
     async def delete(self, book_id: int, review_id: int, user: UserRead) -> None:
         review = await self._lock(book_id, review_id, user)
         await self.session.delete(review)

@@ -10,6 +10,7 @@ from app.outbox import Outbox
 from app.passwords import Passwords
 from app.schemas.job import SendWelcome
 from app.schemas.user import Account, Role, UserCreate, UserRead, UserUpdate
+from app.services.transactions import transaction
 
 TABLE = User.__table__
 COLUMNS = [TABLE.c[name] for name in UserRead.model_fields]
@@ -44,6 +45,7 @@ class UserService:
             tags=[f"user:{user_id}", f"session:{session_id}"],
         )
 
+    @transaction
     async def create(
         self, body: UserCreate, role: Role = Role.READER, once: Once = ALWAYS
     ) -> UserRead:
@@ -67,6 +69,7 @@ class UserService:
         self.outbox.relay(welcome)
         return made
 
+    @transaction
     async def update(self, account: Account, body: UserUpdate) -> UserRead:
         changes = body.model_dump(exclude_unset=True, exclude={"password", "current_password"})
         old_hash = None
@@ -91,6 +94,7 @@ class UserService:
                 await session.commit()
         return user
 
+    @transaction
     async def set_role(self, email: str, role: Role) -> None:
         async with self.sessions.write() as session:
             user_id = await session.scalar(select(User.id).where(User.email == email))

@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.database_timing import DatabaseTiming, TimedPool
-from app.replica import ReadSession, Replica, ReplicaSession, watching
+from app.read_session import ReadSession, ReplicaSession
+from app.replica import Replica, watching
 from app.request_context import read_primary
 from app.settings import DatabaseSettings
 
@@ -42,22 +43,23 @@ class Sessions:
     current: async_sessionmaker[ReadSession]
     write: async_sessionmaker[AsyncSession]
     replica: Replica | None = None
+    on_replica: async_sessionmaker[ReplicaSession] | None = None
 
     @property
     def read(self) -> async_sessionmaker[ReadSession] | async_sessionmaker[ReplicaSession]:
         """For what anybody may see as it was DATABASE_READ_LAG ago: from the replica, if one is
         set, it keeps up and this request has no claim to more (`read_primary`).
         """
-        replica = self.replica
-        if replica is None or read_primary.get() or not replica.in_use:
+        replica, on_replica = self.replica, self.on_replica
+        if replica is None or on_replica is None or read_primary.get() or not replica.in_use:
             return self.current
-        return replica.sessions
+        return on_replica
 
     @property
     def pools(self) -> dict[str, TimedPool]:
         pools = {"read": self.current.kw["bind"].pool, "write": self.write.kw["bind"].pool}
-        if self.replica is not None:
-            pools["replica"] = self.replica.sessions.kw["bind"].pool
+        if self.on_replica is not None:
+            pools["replica"] = self.on_replica.kw["bind"].pool
         return pools
 
 
@@ -77,14 +79,20 @@ async def open_database(
         reads = async_sessionmaker(open_engine("read"), class_=ReadSession, expire_on_commit=False)
         # No autoflush: what a constraint refuses shows at the commit, in one place.
         writes = async_sessionmaker(open_engine("write"), expire_on_commit=False, autoflush=False)
-        replica = None
-        if settings.read_url is not None:
-            replica = Replica(
-                open_engine("replica"), reads.kw["bind"], settings.read_lag, timing.metrics
-            )
-            probes = [create_engine(settings, role, probe=True) for role in PROBED]
-            await stack.enter_async_context(watching(replica, *probes))
-        yield Sessions(reads, writes, replica)
+        if settings.read_url is None:
+            yield Sessions(reads, writes)
+            return
+        replica = Replica(settings.read_lag, timing.metrics)
+        on_replica = async_sessionmaker(
+            open_engine("replica"),
+            class_=ReplicaSession,
+            replica=replica,
+            primary=reads.kw["bind"],
+            expire_on_commit=False,
+        )
+        probes = [create_engine(settings, role, probe=True) for role in PROBED]
+        await stack.enter_async_context(watching(replica, *probes))
+        yield Sessions(reads, writes, replica, on_replica)
 
 
 def create_engine(settings: DatabaseSettings, role: Role, *, probe: bool = False) -> AsyncEngine:

@@ -9,7 +9,7 @@ from fastapi.security import OAuth2PasswordBearer, OAuth2PasswordRequestForm
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import ClientDisconnect
 
-from app import cache, idempotency, replica
+from app import cache, idempotency, read_session
 from app.access_tokens import claims_of
 from app.errors import CutOff, Forbidden, NotFound, Unauthorized, Unavailable, UnsupportedMedia
 from app.etag import read_etags
@@ -33,7 +33,7 @@ from app.signed_urls import SignedUrls
 from app.storage import FolderStorage
 
 
-async def open_read_session(request: Request) -> AsyncIterator[replica.ReadSession]:
+async def open_read_session(request: Request) -> AsyncIterator[read_session.ReadSession]:
     async with request.state.sessions.read() as session:
         yield session
 
@@ -44,7 +44,7 @@ async def open_session(request: Request) -> AsyncIterator[AsyncSession]:
 
 
 # "function" returns the connection to the pool before the response is sent.
-ReadSession = Annotated[replica.ReadSession, Depends(open_read_session, scope="function")]
+ReadSession = Annotated[read_session.ReadSession, Depends(open_read_session, scope="function")]
 Session = Annotated[AsyncSession, Depends(open_session, scope="function")]
 
 

@@ -1,4 +1,4 @@
-"""Sessions that only read, and the replica that they read from while it keeps up."""
+"""How far a replica is behind, and so whether it is read from."""
 
 import asyncio
 import logging
@@ -6,12 +6,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
-from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from sqlalchemy import Executable, Result, bindparam, select, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy import bindparam, select, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.background import background
 from app.metrics import Metrics
@@ -22,10 +21,6 @@ from app.schemas.health import ReplicaState
 INTERVAL = 1.0  # s; between two checks, or a fifth of the lag allowed
 CHECK_TIMEOUT = 2  # s; a replica that is silent for longer is not read from
 CHECKS_TO_RETURN = 3  # in a row
-
-# A replica that answers with one of these is not asked again before a check has found it well.
-UNREACHABLE = {1040, 1045, 1053, 1129, 1130, 1203, 1927, 2002, 2003, 2006, 2013}
-STATEMENT_TIMEOUT = 1969  # the statement is what is slow: on the primary it would be, too
 
 READ_BEAT = select(ReplicaHeartbeat.beat_at).where(ReplicaHeartbeat.id == 1)
 # In µs, of the replica's heartbeat and of the primary's own, both by the primary's clock.
@@ -44,52 +39,6 @@ T = TypeVar("T")
 log = logging.getLogger("app.replica")
 
 
-class ReadSession(AsyncSession):
-    """For reads only: the engine behind it commits each statement and refuses to write.
-
-    `execute`, `scalar` and `scalars` ask once more when their connection has died.
-    """
-
-    async def execute(self, statement: Executable, *args: Any, **kwargs: Any) -> Result[Any]:
-        return await self._read(partial(super().execute, statement, *args, **kwargs))
-
-    async def scalar(self, statement: Executable, *args: Any, **kwargs: Any) -> Any:
-        return await self._read(partial(super().scalar, statement, *args, **kwargs))
-
-    async def _read(self, ask: Callable[[], Awaitable[T]]) -> T:
-        try:
-            return await ask()
-        except DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-            # The connection died under us. A read changes nothing, so ask again, once.
-            await self.rollback()
-            return await ask()
-
-
-class ReplicaSession(ReadSession):
-    """Reads from the replica; from its first failure on, in the same session, from the primary."""
-
-    def __init__(self, bind: AsyncEngine, replica: "Replica", **options: Any) -> None:
-        super().__init__(bind, **options)
-        self._replica: Replica | None = replica
-
-    async def _read(self, ask: Callable[[], Awaitable[T]]) -> T:
-        replica = self._replica
-        if replica is None:
-            return await super()._read(ask)
-        try:
-            return await replica.ask(ask)
-        except (DBAPIError, TimeoutError) as error:
-            if _code(error) == STATEMENT_TIMEOUT:
-                raise
-            if not isinstance(error, DBAPIError) or _is_unreachable(error):
-                replica.put_aside("unavailable", error)
-        await self.rollback()
-        self._replica, self.sync_session.bind = None, replica.primary.sync_engine
-        return await super()._read(ask)
-
-
 class Replica:
     """A replica that is read from while it is proven to be at most `max_lag` s behind.
 
@@ -99,13 +48,7 @@ class Replica:
     stops is left at the moment when it gets too old. docs/replication.md has the argument.
     """
 
-    def __init__(
-        self, engine: AsyncEngine, primary: AsyncEngine, max_lag: float, metrics: Metrics
-    ) -> None:
-        self.sessions = async_sessionmaker(
-            engine, class_=ReplicaSession, replica=self, expire_on_commit=False
-        )
-        self.primary = primary
+    def __init__(self, max_lag: float, metrics: Metrics) -> None:
         self.max_lag = max_lag
         self.interval = min(INTERVAL, max_lag / 5)
         self.metrics = metrics
@@ -136,8 +79,8 @@ class Replica:
     def put_aside(self, state: Literal["lagging", "unavailable"], reason: object) -> None:
         """All of this worker read from the primary, those included that wait for the replica."""
         if self.state != state:
-            reason = getattr(reason, "orig", reason) or "it does not respond"
-            log.warning("Reads go to the primary, as the replica is %s: %s", state, reason)
+            why = str(getattr(reason, "orig", reason)) or "it does not respond"
+            log.warning("Reads go to the primary, as the replica is %s: %s", state, why)
         self.state = state
         self._passed = 0
         if state == "unavailable":
@@ -183,14 +126,6 @@ class Replica:
         # Older than the primary's own, as it was read before: else it is another's.
         if age is not None and own is not None and 0 <= own <= age:
             self._proven_at = asked_at - age / 1e6
-
-
-def _code(error: BaseException) -> object:
-    return next(iter(getattr(getattr(error, "orig", None), "args", ())), None)
-
-
-def _is_unreachable(error: DBAPIError) -> bool:
-    return error.connection_invalidated or _code(error) in UNREACHABLE
 
 
 @asynccontextmanager

@@ -109,10 +109,12 @@ async def until_state(worker: Resources, state: str) -> None:
 
 
 @contextmanager
-def asked(replica: Replica) -> Iterator[list[str]]:
+def asked(worker: Resources) -> Iterator[list[str]]:
     """The statements that requests send to the replica."""
     statements: list[str] = []
-    engine = replica.sessions.kw["bind"].sync_engine
+    on_replica = worker["sessions"].on_replica
+    assert on_replica is not None
+    engine = on_replica.kw["bind"].sync_engine
 
     def note(_: Any, __: Any, statement: str, *___: Any) -> None:
         statements.append(statement)
@@ -132,10 +134,10 @@ async def test_anonymous_reads_go_to_the_replica_and_others_to_the_primary(
     path = f"/v1/books/{book['id']}"
     await wait_until(lambda: replica_of(workers[0]).lag < LAG / 2, "the replica to have it")
 
-    with asked(replica_of(workers[0])) as anonymous:
+    with asked(workers[0]) as anonymous:
         assert (await client.get(path, headers=fresh)).status_code == 200
         assert (await client.get(f"{path}/offers")).status_code == 200
-    with asked(replica_of(workers[0])) as others:
+    with asked(workers[0]) as others:
         assert (await client.get(path, headers=catalogue.editor)).status_code == 200
         assert (await client.get(f"{path}/offers", headers=catalogue.editor)).status_code == 200
         me = await client.get("/v1/users/me/dashboard", headers=catalogue.editor)
@@ -231,7 +233,7 @@ async def test_a_replica_that_lags_is_left_and_nothing_old_is_cached(
     await until_state(workers[0], "lagging")
     # By now a replica that kept up would have the change, and might be read for the cache.
     await wait_until(lambda: replica_of(workers[0]).lag > LAG + CLOCK_SKEW, "the write to be old")
-    with asked(replica_of(workers[0])) as statements:
+    with asked(workers[0]) as statements:
         listed = (await clients[0].get("/v1/books?limit=1")).json()["items"][0]["title"]
         fresh = {"Cache-Control": "no-cache"}
         uncached = (await clients[0].get(path, headers=fresh)).json()["title"]
@@ -252,16 +254,18 @@ async def test_a_replica_that_is_silent_costs_no_request_its_time(
     workers: list[Resources],
     clients: list[httpx2.AsyncClient],
     catalogue: Catalogue,
+    caplog: pytest.LogCaptureFixture,
 ):
     """Those that wait for it when it falls silent are answered by the primary, as all others."""
     book = await catalogue.add_book()
     path, fresh = f"/v1/books/{book['id']}", {"Cache-Control": "no-cache"}
     await pair.catch_up()
 
+    caplog.set_level("WARNING", "app.replica")
     with pair.frozen(pair.replica):
         waiting = [clients[0].get(path, headers=fresh) for _ in range(20)]
         answers = await asyncio.gather(*waiting)
-        with asked(replica_of(workers[0])) as statements:
+        with asked(workers[0]) as statements:
             answers += [await clients[0].get(path, headers=fresh) for _ in range(20)]
         ready = await clients[0].get("/health/ready")
     await until_state(workers[0], "ok")
@@ -270,6 +274,8 @@ async def test_a_replica_that_is_silent_costs_no_request_its_time(
     assert statements == []
     assert ready.status_code == 200
     assert ready.json()["replica"] == "unavailable"
+    said = [record.getMessage() for record in caplog.records if record.name == "app.replica"]
+    assert "Reads go to the primary, as the replica is unavailable: it does not respond" in said
 
 
 async def test_a_replica_that_dies_fails_no_request(

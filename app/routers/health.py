@@ -47,7 +47,7 @@ async def _ask_servers(sessions: Sessions, redis: Redis) -> Readiness:
         async with asyncio.timeout(PRIMARY_TIMEOUT), sessions.current() as session:
             await session.execute(text("SELECT 1"))
     except (SQLAlchemyError, OSError, Overloaded) as error:
-        reason = getattr(error, "orig", error) or "it does not respond"
+        reason = str(getattr(error, "orig", error)) or "it does not respond"
         log.warning("Not ready, as the primary database is unavailable: %s", reason)
         also = "" if replica is None else f"; the replica is {replica}"
         raise Unavailable(f"The primary database is unavailable{also}") from error

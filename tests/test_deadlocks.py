@@ -146,17 +146,22 @@ async def test_a_lock_that_is_waited_for_too_long_is_not_waited_for_again():
     assert runs == 1
 
 
+@mariadb_only
 async def test_changes_at_the_same_rows_from_all_sides_fail_nobody(
     client: httpx2.AsyncClient, resources: Resources, catalogue: Catalogue
 ):
-    """Authors renamed, their books edited, reviewed and deleted, at once: no 5xx, no 409."""
+    """Authors renamed, their books edited, reviewed and deleted, at once: no 5xx, no 409.
+
+    By no more clients than there are connections to write with: none of them waits for one. SQLite
+    has one writer at a time, so there it would only show how fast the machine is.
+    """
     authors = [await catalogue.add_author(f"Author {number}") for number in range(4)]
     books = [
         (await catalogue.add_book(f"Book {n}", author_ids=random.sample(authors, 3)))["id"]
-        for n in range(8)
+        for n in range(5)
     ]
     tokens = []
-    for _ in range(6):
+    for _ in range(3):
         async with resources["sessions"].write() as session:
             tokens.append(await add_account(session, Role.READER, resources["access_tokens"]))
     statuses: Counter[tuple[str, int]] = Counter()

@@ -30,8 +30,8 @@ class Budget:
     def __str__(self) -> str:
         return (
             f"{self.replicas} replicas x {self.workers} workers x {self.connections} connections "
-            f"(DATABASE_POOL_SIZE + DATABASE_MAX_OVERFLOW) + {self.job_workers} job workers x "
-            f"{self.job_connections} = {self.needed}, "
+            "(DATABASE_POOL_SIZE + DATABASE_MAX_OVERFLOW, with a replica + 1) + "
+            f"{self.job_workers} job workers x {self.job_connections} = {self.needed}, "
             f"and the server's max_connections is {self.available}"
         )
 
@@ -50,13 +50,15 @@ async def connection_budget(settings: Settings) -> Budget | None:
             available = await connection.scalar(text("SELECT @@max_connections"))
     finally:
         await engine.dispose()
-    connections = settings.database.pool_size + settings.database.max_overflow
+    # One more for the heartbeat that a replica has to follow.
+    heartbeat = settings.database.read_url is not None
+    connections = settings.database.pool_size + settings.database.max_overflow + heartbeat
     return Budget(
         replicas=settings.web.replicas,
         workers=settings.web.concurrency,
         connections=connections,
         job_workers=settings.jobs.replicas,
         # A job has one; and there are the sweep and a look at the outbox.
-        job_connections=min(connections, settings.jobs.concurrency + 2),
+        job_connections=min(connections, settings.jobs.concurrency + 2 + heartbeat),
         available=available or 0,
     )

@@ -23,6 +23,7 @@ from app.cache_store import CacheStore, Look
 from app.deadline import Deadline
 from app.errors import AppError, NotFound
 from app.metrics import Metrics
+from app.request_context import read_primary
 from app.settings import Settings
 from app.shared_connection import SharedConnection
 from app.single_flight import SingleFlight
@@ -124,10 +125,11 @@ class Cache:
                 return Found(entry, "STALE")
         self.metrics.cache_lookups["miss" if look.prefix else "unavailable"].inc()
         if not self.store.settings.enabled:
-            return Found(await self._load(recipe), "MISS")
+            return Found(await self._load(recipe, None), "MISS")
         # Who saw other tokens wants another flight: the one on its way may have read old data.
         # Without Redis nobody knows of writes elsewhere; at least ours count.
-        flight = (recipe.key, f"write {self._writes}" if look.prefix is None else look.prefix)
+        seen = f"write {self._writes}" if look.prefix is None else look.prefix
+        flight = (recipe.key, seen, read_primary.get())
         return await self._flights.run(flight, partial(self._load_once, recipe, look))
 
     async def invalidate(self, *tags: str) -> None:
@@ -188,7 +190,7 @@ class Cache:
     async def _load_once(self, recipe: Recipe, look: Look) -> Found:
         """Load, unless another process does; then wait a little for what it stores."""
         if look.prefix is None:
-            return Found(await self._load(recipe), "MISS")
+            return Found(await self._load(recipe, None), "MISS")
         give_up = time.monotonic() + LOCK_WAIT
         while True:
             ours, again = await self.store.lock_and_look(recipe.key, recipe.tags, look.prefix)
@@ -201,20 +203,24 @@ class Cache:
             self.metrics.cache_lock_waits.inc()
             await asyncio.sleep(LOCK_LOOK * (0.5 + random.random()))  # noqa: S311
         try:
-            entry = await self._load(recipe)
+            entry = await self._load(recipe, again.prefix)
             self.store.store(recipe.key, entry, again.prefix, recipe.lifetime.stale)
             return Found(entry, "MISS")
         finally:
             if ours:
                 self.store.unlock(recipe.key, look.prefix)
 
-    async def _load(self, recipe: Recipe) -> Entry:
+    async def _load(self, recipe: Recipe, prefix: bytes | None) -> Entry:
+        """What is stored under `prefix` must have all that the last write has changed."""
         self.metrics.cache_loads.inc()
         start = time.time()
+        outer = read_primary.set(read_primary.get() or not self.store.is_settled(prefix))
         try:
             payload, missing = await recipe.load(), False
         except NotFound as error:
             payload, missing = str(error).encode(), True
+        finally:
+            read_primary.reset(outer)
         return new_entry(payload, missing, start, recipe.lifetime)
 
     def _refresh(self, recipe: Recipe, old: Entry) -> None:
@@ -232,7 +238,7 @@ class Cache:
                 return
             if look.entry is None or look.entry.loaded_at <= old.loaded_at:
                 with Deadline(REFRESH_TIMEOUT):
-                    entry = await self._load(recipe)
+                    entry = await self._load(recipe, look.prefix)
                 self.store.store(recipe.key, entry, look.prefix, recipe.lifetime.stale)
             # After a failure it stays, so that not everybody fails as well.
             self.store.unlock(recipe.key, prefix)

@@ -6,6 +6,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.database import Sessions
 from app.errors import Overloaded
 from app.models import CacheEpoch
+from app.request_context import current_request
 
 ROW = CacheEpoch.id == 1
 READ = select(CacheEpoch.number).where(ROW)
@@ -37,8 +38,12 @@ class Epoch:
 
     async def advance(self) -> None:
         """Raises EpochUnknown."""
+        # Its commit is not what a client asks for, and says nothing of the client's own.
+        outer = current_request.set(None)
         try:
             async with self.sessions.write.begin() as session:
                 await session.execute(ADVANCE)
         except (SQLAlchemyError, OSError, Overloaded) as error:
             raise EpochUnknown(getattr(error, "orig", error)) from error
+        finally:
+            current_request.reset(outer)

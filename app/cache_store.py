@@ -25,6 +25,7 @@ from app.single_flight import SingleFlight
 
 TOKEN_TTL = 3600  # s; no entry counts for longer. Whoever asks for odd ids makes tokens
 LOCK_TTL = 5  # s; one process loads for all so long
+CLOCK_SKEW = 0.5  # s; between the machines of two workers
 
 # KEYS: tags; ARGV: a new token, its time to live. Gives each tag's token, new where it had none.
 HAVE_TOKENS = """
@@ -64,7 +65,7 @@ class CacheStore:
         metrics: Metrics,
         replica_lag: float,
     ) -> None:
-        """`replica_lag`: what is loaded may be what was true so many seconds ago."""
+        """`replica_lag`: what a replica shows may have been true so many seconds ago."""
         self.shared = shared
         self.redis = redis
         self.epoch = epoch
@@ -137,7 +138,7 @@ class CacheStore:
 
     def store(self, key: str, entry: Entry, prefix: bytes | None, stale: float) -> None:
         """Nobody waits for it: the answer is had already."""
-        if prefix is None or not self._is_settled(entry, prefix):
+        if prefix is None:
             return
         packed = entry.pack(prefix)
         if len(packed) > self.settings.max_value:
@@ -186,17 +187,17 @@ class CacheStore:
             self._advances += 1
             self._stamped = None
 
-    def _is_settled(self, entry: Entry, prefix: bytes) -> bool:
-        """Whether a replica had what the last write changed when it was read.
+    def is_settled(self, prefix: bytes | None) -> bool:
+        """Whether a replica that is read from now has what the last write of these tags changed.
 
-        A write tells by its tokens, or by the epoch.
+        A write tells by its tokens, or by the epoch. Without a prefix nothing is stored.
         """
-        if not self.replica_lag:
+        if not self.replica_lag or prefix is None:
             return True
         size = len(new_token())
         tokens = prefix[len(self._stamp) :]
         newest = max(began(tokens[at : at + size]) for at in range(0, len(tokens), size))
-        return entry.loaded_at > max(newest, self._stamped_at) + self.replica_lag
+        return time.time() > max(newest, self._stamped_at) + self.replica_lag + CLOCK_SKEW
 
     def _tag_names(self, tags: Iterable[str]) -> list[str]:
         # Without a version: two that run side by side invalidate each other's entries.

@@ -29,7 +29,7 @@ async def run_checks(settings: Settings) -> list[Finding]:
     database = await _check_database(settings, "write")
     findings.append(database)
     if settings.database.read_url is not None:
-        findings.append(await _check_database(settings, "read"))
+        findings.append(await _check_database(settings, "replica"))
     findings.append(await _check_redis("redis", settings.redis))
     if settings.jobs.url is not None:
         queue = RedisSettings(url=settings.jobs.url, password=settings.jobs.password)
@@ -43,7 +43,7 @@ async def run_checks(settings: Settings) -> list[Finding]:
 
 
 async def _check_database(settings: Settings, role: Role) -> Finding:
-    name = "replica" if role == "read" else "database"
+    name = "replica" if role == "replica" else "database"
     url = database_url(settings.database, role)
     shown = url.render_as_string(hide_password=True)
     version = "sqlite_version()" if url.get_backend_name() == "sqlite" else "version()"

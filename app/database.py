@@ -1,14 +1,14 @@
-"""The read and the write engine of one worker: how they connect, wait, ping and retry."""
+"""The engines of one worker: how they connect, wait and ping."""
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import URL, Executable, NullPool, Result, event, make_url
+from sqlalchemy import URL, NullPool, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
-from sqlalchemy.exc import DataError, DBAPIError, InvalidatePoolError
+from sqlalchemy.exc import DataError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -18,68 +18,85 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.database_timing import DatabaseTiming, TimedPool
+from app.read_session import ReadSession, ReplicaSession
+from app.replica import Replica, watching
+from app.request_context import read_primary
 from app.settings import DatabaseSettings
 
 # Reads are most of the traffic; the write pool gets this part of the connections.
 WRITE_SHARE = 0.25
 LOCK_TIMEOUT = 5  # s; longest wait for a row that another transaction holds
 
-Role = Literal["read", "write", "maintenance"]
-
-
-class ReadSession(AsyncSession):
-    """For reads only: the engine behind it commits each statement and refuses to write.
-
-    `execute` and `scalars` ask once more when their connection has died.
-    """
-
-    async def execute(self, statement: Executable, *args: Any, **kwargs: Any) -> Result[Any]:
-        try:
-            return await super().execute(statement, *args, **kwargs)
-        except DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-            # The connection died under us. A read changes nothing, so ask again, once.
-            await self.rollback()
-            return await super().execute(statement, *args, **kwargs)
+# Where to, and what for; `maintenance` is for migrations and imports, without a limit.
+Role = Literal["read", "replica", "write", "maintenance"]
+READING: tuple[Role, ...] = ("read", "replica")
+PROBED: tuple[Role, Role] = ("replica", "write")
 
 
 @dataclass(frozen=True)
 class Sessions:
-    """Session factories: `read` points to the replica if one is set, `write` to the primary.
+    """Session factories. `write` and `current` go to the primary; `current` only reads.
 
-    `current` reads what is committed by now: from the primary, at the least cost.
+    Whatever authenticates, authorises or decides on a write reads by `current` or `write`.
     """
 
-    read: async_sessionmaker[ReadSession]
+    current: async_sessionmaker[ReadSession]
     write: async_sessionmaker[AsyncSession]
-    current: async_sessionmaker[Any]
+    replica: Replica | None = None
+    on_replica: async_sessionmaker[ReplicaSession] | None = None
+
+    @property
+    def read(self) -> async_sessionmaker[ReadSession] | async_sessionmaker[ReplicaSession]:
+        """For what anybody may see as it was DATABASE_READ_LAG ago: from the replica, if one is
+        set, it keeps up and this request has no claim to more (`read_primary`).
+        """
+        replica, on_replica = self.replica, self.on_replica
+        if replica is None or on_replica is None or read_primary.get() or not replica.in_use:
+            return self.current
+        return on_replica
 
     @property
     def pools(self) -> dict[str, TimedPool]:
-        return {"read": self.read.kw["bind"].pool, "write": self.write.kw["bind"].pool}
+        pools = {"read": self.current.kw["bind"].pool, "write": self.write.kw["bind"].pool}
+        if self.on_replica is not None:
+            pools["replica"] = self.on_replica.kw["bind"].pool
+        return pools
 
 
 @asynccontextmanager
 async def open_database(
     settings: DatabaseSettings, timing: DatabaseTiming
 ) -> AsyncIterator[Sessions]:
-    """Two pools that connect when they are first used: a worker starts without its database."""
-    read, write = create_engine(settings, "read"), create_engine(settings, "write")
-    timing.watch(read, "read")
-    timing.watch(write, "write")
-    reads = async_sessionmaker(read, class_=ReadSession, expire_on_commit=False)
-    # No autoflush: what a constraint refuses shows at the commit, in one place.
-    writes = async_sessionmaker(write, expire_on_commit=False, autoflush=False)
-    try:
-        yield Sessions(reads, writes, current=writes if settings.read_url else reads)
-    finally:
-        await read.dispose()
-        await write.dispose()
+    """Pools that connect when they are first used: a worker starts without its database."""
+    async with AsyncExitStack() as stack:
+
+        def open_engine(role: Role) -> AsyncEngine:
+            engine = create_engine(settings, role)
+            timing.watch(engine, role)
+            stack.push_async_callback(engine.dispose)
+            return engine
+
+        reads = async_sessionmaker(open_engine("read"), class_=ReadSession, expire_on_commit=False)
+        # No autoflush: what a constraint refuses shows at the commit, in one place.
+        writes = async_sessionmaker(open_engine("write"), expire_on_commit=False, autoflush=False)
+        if settings.read_url is None:
+            yield Sessions(reads, writes)
+            return
+        replica = Replica(settings.read_lag, timing.metrics)
+        on_replica = async_sessionmaker(
+            open_engine("replica"),
+            class_=ReplicaSession,
+            replica=replica,
+            primary=reads.kw["bind"],
+            expire_on_commit=False,
+        )
+        probes = [create_engine(settings, role, probe=True) for role in PROBED]
+        await stack.enter_async_context(watching(replica, *probes))
+        yield Sessions(reads, writes, replica, on_replica)
 
 
-def create_engine(settings: DatabaseSettings, role: Role) -> AsyncEngine:
-    """An engine for requests, or for `maintenance`: migrations and imports, without a limit."""
+def create_engine(settings: DatabaseSettings, role: Role, *, probe: bool = False) -> AsyncEngine:
+    """`probe`: one that has one connection, for nothing but checks."""
     url = database_url(settings, role)
     sqlite = url.get_backend_name() == "sqlite"
     options: dict[str, Any] = {"connect_args": {}}
@@ -89,9 +106,11 @@ def create_engine(settings: DatabaseSettings, role: Role) -> AsyncEngine:
         options["isolation_level"] = "READ COMMITTED"
     if role == "maintenance":
         options["poolclass"] = NullPool
+    elif probe:
+        options |= {"pool_size": 1, "max_overflow": 0, "pool_recycle": settings.pool_recycle}
     else:
         options |= _pool_options(settings, role)
-    if role == "read":
+    if role in READING:
         # No BEGIN and no ROLLBACK around a read, and the server parses it once.
         options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
         if not sqlite:
@@ -102,7 +121,7 @@ def create_engine(settings: DatabaseSettings, role: Role) -> AsyncEngine:
     )
     _run_on_connect(engine, _sqlite_setup(role) if sqlite else _mariadb_setup(settings, role))
     _refuse_unfit_values(engine)
-    if sqlite and role != "read":
+    if sqlite and role not in READING:
         _begin_immediately(engine)
     elif not sqlite and role != "maintenance":
         _ping_idle_connections(engine, settings.ping_after)
@@ -110,7 +129,7 @@ def create_engine(settings: DatabaseSettings, role: Role) -> AsyncEngine:
 
 
 def database_url(settings: DatabaseSettings, role: Role = "write") -> URL:
-    secret = settings.read_url if role == "read" and settings.read_url else settings.url
+    secret = settings.read_url if role == "replica" and settings.read_url else settings.url
     url = make_url(secret.get_secret_value())
     if settings.password is not None:
         url = url.set(password=settings.password.get_secret_value())
@@ -120,7 +139,7 @@ def database_url(settings: DatabaseSettings, role: Role = "write") -> URL:
 def _pool_options(settings: DatabaseSettings, role: Role) -> dict[str, Any]:
     pool_size = max(1, round(settings.pool_size * WRITE_SHARE))
     max_overflow = round(settings.max_overflow * WRITE_SHARE)
-    if role == "read":
+    if role in READING:
         pool_size = settings.pool_size - pool_size
         max_overflow = settings.max_overflow - max_overflow
     return {
@@ -143,14 +162,14 @@ def _mariadb_setup(settings: DatabaseSettings, role: Role) -> list[str]:
     if role != "maintenance":
         limit = settings.statement_timeout
         setup[0] += f", max_statement_time={limit}, innodb_lock_wait_timeout={LOCK_TIMEOUT}"
-    if role == "read":
+    if role in READING:
         setup.append("SET SESSION TRANSACTION READ ONLY")
     return setup
 
 
 def _sqlite_setup(role: Role) -> list[str]:
     setup = [f"PRAGMA busy_timeout={LOCK_TIMEOUT * 1000}", "PRAGMA foreign_keys=ON"]
-    return [*setup, "PRAGMA query_only=ON" if role == "read" else "PRAGMA journal_mode=WAL"]
+    return [*setup, "PRAGMA query_only=ON" if role in READING else "PRAGMA journal_mode=WAL"]
 
 
 def _run_on_connect(engine: AsyncEngine, statements: list[str]) -> None:

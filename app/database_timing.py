@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,9 +12,9 @@ from sqlalchemy.engine.interfaces import DBAPICursor, ExecutionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import Pool, PoolProxiedConnection
 
-from app.errors import Overloaded
+from app.errors import Overloaded, is_refused_commit, is_undone
 from app.metrics import Metrics
-from app.request_context import current_request
+from app.request_context import RequestContext, current_request
 from app.tracing import Tracing
 
 # Labels are bounded: whatever else a statement starts with is "OTHER".
@@ -86,7 +87,8 @@ class DatabaseTiming:
         commit = dialect.do_commit
 
         def timed_commit(connection: PoolProxiedConnection) -> None:
-            timed("COMMIT", commit, connection)
+            with _noting(current_request.get()):
+                timed("COMMIT", commit, connection)
 
         dialect.do_commit = timed_commit  # type: ignore[method-assign, assignment]
 
@@ -113,6 +115,10 @@ class DatabaseTiming:
         try:
             with self.tracing.span(system, operation, statement):
                 call(*arguments)
+        except Exception as error:
+            if is_undone(error):
+                self.metrics.deadlocks.inc()
+            raise
         finally:
             self._record(operation, statement, time.perf_counter() - start)
 
@@ -130,3 +136,20 @@ class DatabaseTiming:
                 "Slow statement",
                 extra={"duration_ms": duration, "statement": statement[:MAX_STATEMENT]},
             )
+
+
+@contextmanager
+def _noting(request: RequestContext | None) -> Iterator[None]:
+    """What is known of a commit; a second one does not make up for a first that got no reply."""
+    if request is None:
+        yield
+        return
+    before, request.commit = request.commit, "sent"
+    try:
+        yield
+    except Exception as error:
+        if is_refused_commit(error):
+            request.commit = before
+        raise
+    if before != "sent":
+        request.commit = "done"

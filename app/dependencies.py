@@ -10,7 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.requests import ClientDisconnect
 
-from app import cache, database, idempotency
+from app import cache, idempotency, read_session
 from app.access_tokens import authorization, needs_token, require_claims
 from app.email_address import normalize_email
 from app.errors import (
@@ -26,6 +26,7 @@ from app.etag import Tags, read_etags
 from app.header_fields import list_field
 from app.images import FORMATS
 from app.rate_limit import caller_of
+from app.request_context import current_request
 from app.schemas import book
 from app.schemas.base import Whole
 from app.schemas.user import Account, Role
@@ -45,7 +46,7 @@ from app.storage import FolderStorage
 T = TypeVar("T")
 
 
-async def open_read_session(request: Request) -> AsyncIterator[database.ReadSession]:
+async def open_read_session(request: Request) -> AsyncIterator[read_session.ReadSession]:
     async with request.state.sessions.read() as session:
         yield session
 
@@ -56,7 +57,7 @@ async def open_session(request: Request) -> AsyncIterator[AsyncSession]:
 
 
 # "function" returns the connection to the pool before the response is sent.
-ReadSession = Annotated[database.ReadSession, Depends(open_read_session, scope="function")]
+ReadSession = Annotated[read_session.ReadSession, Depends(open_read_session, scope="function")]
 Session = Annotated[AsyncSession, Depends(open_session, scope="function")]
 
 
@@ -242,6 +243,8 @@ async def read_once(
 ) -> idempotency.Once:
     if key is None:
         return idempotency.ALWAYS
+    if (context := current_request.get()) is not None:
+        context.has_idempotency_key = True
     # FastAPI has read the body by now, as a form or as bytes.
     form = "form" in request.headers.get("Content-Type", "")
     body = repr((await request.form()).multi_items()).encode() if form else await request.body()

@@ -17,6 +17,7 @@ from starlette.formparsers import MultiPartException
 from starlette.routing import Match
 
 from app.faults import Faults, cut
+from app.request_context import RequestContext, current_request
 
 MAX_DETAIL = 600  # characters
 MAX_PATH = 500
@@ -47,6 +48,13 @@ SQLITE_TEMPORARY = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,
 }
+
+# The transaction was undone, most often to end a deadlock; the same once more will do.
+MARIADB_UNDONE = {(1020,), (1213,)}
+SQLITE_UNDONE = {sqlite3.SQLITE_BUSY_SNAPSHOT}
+SQLITE_REFUSED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL}
+
+OUTCOME_UNKNOWN = "urn:problem-type:outcome-unknown"
 
 log = logging.getLogger("app.errors")
 
@@ -146,11 +154,37 @@ def problem(
     **extra: Any,
 ) -> Response:
     """An `application/problem+json` answer (RFC 9457) of some 20 kB at most, but for `extra`."""
+    request = current_request.get()
+    if status >= 500 and request is not None and request.commit != "none":
+        # Its change is made, or may be: this is no "not done, try again".
+        headers = {name: value for name, value in (headers or {}).items() if name != "Retry-After"}
+        if request.is_repeatable:
+            headers |= RETRY_AFTER
+        detail, more = _outcome(request, detail)
+        extra |= more
     request_id = scope["state"].get("request_id")
     body = problem_body(status, detail, scope["path"], request_id, **extra)
     # Without a word a cache may keep a 404 or a 405 as long as it likes (RFC 9111, 4.2.2).
     headers = {"Cache-Control": "no-store"} | dict(headers or {})
     return Response(body, status, headers, "application/problem+json")
+
+
+def _outcome(request: RequestContext, detail: str) -> tuple[str, dict[str, str]]:
+    """What to say, and what else, where an error has come after a COMMIT was sent."""
+    if request.commit == "done":
+        return f"{detail}; the change itself is made", {}
+    if request.has_idempotency_key:
+        advice = "send the same again with the same Idempotency-Key: it takes effect once"
+    elif request.is_repeatable:
+        advice = "send the same again: it has the same effect once or twice"
+    else:
+        advice = "look whether it was before you send it again (a POST with an Idempotency-Key can"
+        advice += " be sent again as it is)"
+    more = {"type": OUTCOME_UNKNOWN, "title": "Outcome unknown"}
+    return (
+        f"The commit got no reply, so it is not known whether the change was made: {advice}",
+        more,
+    )
 
 
 def problem_body(
@@ -278,6 +312,28 @@ def _is_temporary(error: DBAPIError | PoolTimeout) -> bool:
     if sqlite_code is not None:
         return sqlite_code & 0xFF in SQLITE_TEMPORARY
     return error.orig is not None and error.orig.args[:1] in MARIADB_TEMPORARY
+
+
+def is_undone(error: BaseException | None) -> bool:
+    """Whether the database has undone the transaction and would take it if it came again.
+
+    Not where it has waited too long for a lock: who holds that goes on holding it.
+    """
+    sqlite_code = getattr(error, "sqlite_errorcode", None)
+    if sqlite_code is not None:
+        return sqlite_code in SQLITE_UNDONE
+    return error is not None and error.args[:1] in MARIADB_UNDONE
+
+
+def is_refused_commit(error: BaseException) -> bool:
+    """Whether a COMMIT that failed with this has certainly not been carried out.
+
+    Whatever else ends it leaves that open: a lost connection, a kill, a time limit.
+    """
+    sqlite_code = getattr(error, "sqlite_errorcode", None)
+    if sqlite_code is not None:
+        return sqlite_code & 0xFF in SQLITE_REFUSED
+    return error.args[:1] in MARIADB_UNDONE
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import TextClause, bindparam, select, text, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import Conflict, Invalid
+from app.errors import RETRY_AFTER, Conflict, Invalid
 from app.models import KeptAnswer
 from app.models.base import UTCDateTime, now
 from app.request_context import current_request
@@ -156,5 +156,9 @@ class Always(Once):
 ALWAYS = Always()
 
 
-def _busy() -> Conflict:
-    return Conflict(f"A request with this {HEADER} is being answered; try again")
+class InProgress(Conflict):
+    headers = RETRY_AFTER
+
+
+def _busy() -> InProgress:
+    return InProgress(f"A request with this {HEADER} is being answered; try again")

@@ -96,6 +96,23 @@ class Metrics:
             buckets=STATEMENT_BUCKETS,
             registry=registry,
         )
+        self.deadlocks = Counter(
+            "database_deadlocks_total",
+            "Transactions that the database has undone, and which were run again",
+            registry=registry,
+        )
+        self.replica_lag = Gauge(
+            "database_replica_lag_seconds",
+            "The most that the replica may be behind; 0 without one",
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self.replica_avoided = Gauge(
+            "database_replica_avoided",
+            "Workers that read from the primary, as the replica is away or lags",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
         self.redis_duration = Histogram(
             "redis_command_duration_seconds",
             "Time of a command, failed ones included",

@@ -4,9 +4,11 @@ import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any
+from typing import Any, Literal
 
 from starlette.types import Scope
+
+IDEMPOTENT_METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
 
 
 @dataclass(slots=True)
@@ -24,6 +26,9 @@ class RequestContext:
     scope: Scope
     trace_flags: str = "00"
     deadline: float = inf  # by time.perf_counter()
+    has_credentials: bool = False
+    has_idempotency_key: bool = False  # and a route that honours it
+    commit: Literal["none", "sent", "done"] = "none"  # "sent": what came of it is not known
     spent: dict[str, Spent] = field(default_factory=dict)
     slowest_statement: str | None = None
     slowest_seconds: float = 0.0
@@ -42,6 +47,11 @@ class RequestContext:
         mount: str = scope["root_path"].removeprefix(scope.get("app_root_path", ""))
         return mount or scope["path"]
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it has the same effect once or twice (RFC 9110, 9.2.2)."""
+        return self.has_idempotency_key or self.scope["method"] in IDEMPOTENT_METHODS
+
     def own_seconds(self, elapsed: float) -> float:
         """What is left of `elapsed` for our own code; none where more was done in parallel."""
         return max(0.0, elapsed - sum(spent.seconds for spent in self.spent.values()))
@@ -58,3 +68,6 @@ class RequestContext:
 InFlight = dict["asyncio.Task[Any] | None", RequestContext]
 
 current_request: ContextVar[RequestContext | None] = ContextVar("current_request", default=None)
+
+# Set where a read must see all that is committed: what a replica shows may be a little older.
+read_primary: ContextVar[bool] = ContextVar("read_primary", default=False)

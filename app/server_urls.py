@@ -26,6 +26,12 @@ def _database_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _replica_url(secret: SecretStr) -> SecretStr:
+    if _database_url(secret).get_secret_value().startswith("sqlite"):
+        raise PydanticCustomError("url", "is no MariaDB: SQLite has no replicas; leave it unset")
+    return secret
+
+
 def _redis_url(secret: SecretStr) -> SecretStr:
     try:
         parse_url(secret.get_secret_value())
@@ -127,6 +133,7 @@ FilesUrl = Annotated[str, AfterValidator(_files_url)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 MailUrl = Annotated[SecretStr, AfterValidator(_mail_url)]
+ReplicaUrl = Annotated[SecretStr, AfterValidator(_replica_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 Sender = Annotated[str, AfterValidator(_sender)]
 SellerUrls = Annotated[str, AfterValidator(_seller_urls)]

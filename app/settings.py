@@ -17,6 +17,7 @@ from app.server_urls import (
     HttpUrl,
     MailUrl,
     RedisUrl,
+    ReplicaUrl,
     Seller,
     SellerUrls,
     Sender,
@@ -34,8 +35,10 @@ Rate = Annotated[float, Field(gt=0)]
 
 class DatabaseSettings(BaseModel):
     url: DatabaseUrl = Field(description="SQLAlchemy URL of the primary database")
-    read_url: DatabaseUrl | None = Field(None, description="URL of a replica for reads")
-    read_lag: Seconds = Field(5, description="Longest time that the replica is behind, s")
+    read_url: ReplicaUrl | None = Field(None, description="URL of a replica for anonymous reads")
+    read_lag: Seconds = Field(
+        5, description="Longest time that the replica may be behind, s; above it, the primary reads"
+    )
     password: SecretStr | None = Field(None, description="Password put into both URLs")
     pool_size: int = Field(20, ge=2, description="Connections a worker keeps, reads and writes")
     max_overflow: Count = Field(40, description="Connections it may open above that, for a burst")

@@ -164,6 +164,7 @@ def agree(answers: list[httpx2.Response]) -> None:
     statuses = Counter(answer.status_code for answer in answers)
     assert statuses[201] >= 1
     assert statuses.keys() <= {201, 409}, [answer.text for answer in answers]
+    assert all("Retry-After" in answer.headers for answer in answers if answer.status_code == 409)
     assert len({answer.content for answer in answers if answer.status_code == 201}) == 1
 
 

@@ -132,7 +132,7 @@ def test_password_goes_into_both_database_urls(monkeypatch: pytest.MonkeyPatch):
 
     database = read_settings().database
 
-    write, read = url_of(database, "write"), url_of(database, "read")
+    write, read = url_of(database, "write"), url_of(database, "replica")
     assert (write.host, write.username, write.password) == ("primary", "books", password)
     assert (read.host, read.username, read.password) == ("replica", "books", password)
 
@@ -195,6 +195,12 @@ def test_url_of_a_database_that_is_not_supported_is_refused(
     assert lines == [
         f"{name}: is not a URL that starts with mariadb+asyncmy:// or sqlite+aiosqlite://"
     ]
+
+
+def test_replica_is_a_mariadb(monkeypatch: pytest.MonkeyPatch):
+    lines = refused(monkeypatch, DATABASE_READ_URL="sqlite+aiosqlite:///books.db")
+
+    assert lines == ["DATABASE_READ_URL: is no MariaDB: SQLite has no replicas; leave it unset"]
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1", "http://h", "redis://:hun/ter2@h", "redis://h?db=x"])

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.addresses import unmapped
 from app.deadline import Deadline
 from app.errors import RETRY_AFTER, problem, problem_body
-from app.request_context import RequestContext, current_request
+from app.request_context import RequestContext, current_request, read_primary
 from app.settings import Settings
 from app.tracing import current_trace_id, is_traced
 from app.workload import TOO_MUCH
@@ -23,6 +23,8 @@ _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _TRACEPARENT = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})"
 )
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 log = logging.getLogger("app.request")
 
@@ -59,6 +61,8 @@ class RequestMiddleware:
             # RFC 9110, 14.2: a range is for GET alone.
             scope["headers"] = [field for field in scope["headers"] if field[0] != b"range"]
         current_request.set(request)
+        # An account sees what it has written, and a write depends on nothing that is old.
+        read_primary.set(request.has_credentials or scope["method"] not in SAFE_METHODS)
         task = asyncio.current_task()
         state["in_flight"][task] = request
         status = size = 0
@@ -138,12 +142,21 @@ class RequestMiddleware:
 def _context(scope: Scope) -> RequestContext:
     id = trace_id = None
     flags = "00"
+    has_credentials = False
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and _SANE_ID.fullmatch(value):
+        if name == b"authorization":
+            has_credentials = True
+        elif name == b"x-request-id" and _SANE_ID.fullmatch(value):
             id = value.decode()
         elif name == b"traceparent" and (match := _TRACEPARENT.fullmatch(value)):
             trace_id, flags = match[1].decode(), match[2].decode()
-    return RequestContext(id or trace_id or _new_id(), trace_id, scope, trace_flags=flags)
+    return RequestContext(
+        id or trace_id or _new_id(),
+        trace_id,
+        scope,
+        trace_flags=flags,
+        has_credentials=has_credentials,
+    )
 
 
 def _new_id() -> str:

@@ -7,5 +7,6 @@ from app.models.cache_epoch import CacheEpoch
 from app.models.cover import Cover, Orphan
 from app.models.kept_answer import KeptAnswer
 from app.models.outbox import OutboxEntry
+from app.models.replica_heartbeat import ReplicaHeartbeat
 from app.models.review import Review
 from app.models.user import RefreshToken, User, UserSession

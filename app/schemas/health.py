@@ -2,6 +2,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+ReplicaState = Literal["unknown", "ok", "lagging", "unavailable"]
+
 
 class Health(BaseModel):
     status: Literal["ok"] = Field(examples=["ok"])
@@ -10,4 +12,7 @@ class Health(BaseModel):
 class Readiness(BaseModel):
     status: Literal["ready"] = Field(examples=["ready"])
     database: Literal["ok"] = Field(examples=["ok"])
+    replica: ReplicaState | None = Field(
+        None, description="Left out where there is none", examples=["ok"]
+    )
     redis: Literal["ok", "unavailable"] = Field(examples=["ok"])

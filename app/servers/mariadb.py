@@ -41,14 +41,17 @@ class Programs:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def mariadb_on_path(place: Place, database: str) -> Server:
+def mariadb_on_path(place: Place, database: str, options: Sequence[str] = ()) -> Server:
     mariadbd, install_db = shutil.which("mariadbd"), shutil.which("mariadb-install-db")
     if mariadbd is None or install_db is None:
         raise ServerUnavailable("not there, or without mariadb-install-db")
-    return _mariadb(place, database, Programs("mariadbd on the PATH", mariadbd, install_db))
+    programs = Programs("mariadbd on the PATH", mariadbd, install_db)
+    return _mariadb(place, database, programs, options)
 
 
-def mariadb_from_packages(place: Place, database: str, cache: Path, say: Say) -> Server:
+def mariadb_from_packages(
+    place: Place, database: str, cache: Path, say: Say, options: Sequence[str] = ()
+) -> Server:
     # The folder may be mounted in another system, which has other libraries.
     system = platform.freedesktop_os_release()
     name = f"{system['ID']}-{system.get('VERSION_ID', 'rolling')}-{platform.machine()}"
@@ -62,10 +65,12 @@ def mariadb_from_packages(place: Place, database: str, cache: Path, say: Say) ->
         options=[f"--basedir={root}/usr"],
         environment={"LD_LIBRARY_PATH": debian_packages.library_path(root)},
     )
-    return _mariadb(place, database, programs)
+    return _mariadb(place, database, programs, options)
 
 
-def _mariadb(place: Place, database: str, programs: Programs) -> Server:
+def _mariadb(
+    place: Place, database: str, programs: Programs, more_options: Sequence[str]
+) -> Server:
     environment = {**os.environ, **programs.environment}
     version = re.search(r"(\d+\.\d+)\.\d+", run(programs.mariadbd, "--version", env=environment))
     if version is None:
@@ -80,6 +85,7 @@ def _mariadb(place: Place, database: str, programs: Programs) -> Server:
     if not data.exists():
         _install_data(data, [programs.install_db, *options], environment)
     options += [f"--datadir={data}", "--skip-networking", f"--socket={place.socket}"]
+    options += more_options
     url = MARIADB_URL.set(database=database).update_query_dict({"unix_socket": place.socket})
     return Server(
         url=url.render_as_string(hide_password=False),

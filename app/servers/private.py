@@ -4,7 +4,7 @@ import asyncio
 import importlib.metadata
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -60,20 +60,27 @@ def _valkey_program() -> str:
 
 @contextmanager
 def private_mariadb(
-    folder: Path, cache: Path, database: str = "books", say: Say = lambda _: None
+    folder: Path,
+    cache: Path,
+    database: str = "books",
+    say: Say = lambda _: None,
+    options: Sequence[str] = (),
 ) -> Iterator[Server]:
     """Run a MariaDB of our own with its data in `folder`, and create `database` in it.
 
     It is the `mariadbd` on the PATH, else a Docker container, else what the packages of Debian
-    or Ubuntu hold, unpacked below `cache`. Enter it where no event loop runs.
+    or Ubuntu hold, unpacked below `cache`. `options` are further ones of `mariadbd`; a server
+    with such is never a container. Enter it where no event loop runs.
     """
     cache.mkdir(parents=True, exist_ok=True)
     with reserve(folder, "mariadb") as place, plain_path(cache) as cache:
         ways: dict[str, Callable[[], Server]] = {
-            "mariadbd on the PATH": lambda: mariadb_on_path(place, database),
+            "mariadbd on the PATH": lambda: mariadb_on_path(place, database, options),
             "Docker": lambda: mariadb_in_docker(place, database, say),
-            "Debian packages": lambda: mariadb_from_packages(place, database, cache, say),
+            "Debian packages": lambda: mariadb_from_packages(place, database, cache, say, options),
         }
+        if options:
+            del ways["Docker"]
         server = _start_first(ways, say)
         try:
             asyncio.run(_create_database(server.url))

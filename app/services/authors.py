@@ -13,6 +13,7 @@ from app.schemas.job import RebuildWords
 from app.schemas.page import Page
 from app.services.keyset import Sort
 from app.services.preconditions import UNCONDITIONAL, Preconditions
+from app.services.transactions import transaction
 
 AUTHOR_NAMES = "author-names"  # a tag of what shows names beside books
 TABLE = Author.__table__
@@ -43,6 +44,7 @@ class AuthorService:
         items = authors[: query.limit]
         return Page(items=items, next=sort.cursor(items[-1]) if items != authors else None)
 
+    @transaction
     async def create(
         self,
         body: AuthorCreate,
@@ -60,6 +62,7 @@ class AuthorService:
         self.session.add(author)
         return await self._commit(author, once=once)
 
+    @transaction
     async def update(
         self, author_id: int, body: AuthorUpdate, preconditions: Preconditions = UNCONDITIONAL
     ) -> AuthorRead:
@@ -75,6 +78,7 @@ class AuthorService:
         job = RebuildWords(author_id=author_id, version=author.version)
         return await self._commit(author, AUTHOR_NAMES, job=job)
 
+    @transaction
     async def delete(self, author_id: int, preconditions: Preconditions = UNCONDITIONAL) -> None:
         author = await self._lock(author_id)
         if preconditions:

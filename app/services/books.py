@@ -18,6 +18,7 @@ from app.schemas.book import BookCreate, BookQuery, BookRead, BookUpdate
 from app.schemas.page import Page
 from app.services.keyset import Sort
 from app.services.preconditions import UNCONDITIONAL, Preconditions
+from app.services.transactions import transaction
 from app.tokenizer import phrases
 
 BOOKS, AUTHORS, LINKS = Book.__table__, Author.__table__, BookAuthor.__table__
@@ -68,6 +69,7 @@ class BookService:
         items = books[: query.limit]
         return Page(items=items, next=sort.cursor(items[-1]) if items != books else None)
 
+    @transaction
     async def create(
         self,
         body: BookCreate,
@@ -85,6 +87,7 @@ class BookService:
         self.session.add(book)
         return await self._store(book, once)
 
+    @transaction
     async def update(
         self, book_id: int, body: BookUpdate, preconditions: Preconditions = UNCONDITIONAL
     ) -> BookRead:
@@ -99,6 +102,7 @@ class BookService:
         book.version += 1
         return await self._store(book)
 
+    @transaction
     async def delete(self, book_id: int, preconditions: Preconditions = UNCONDITIONAL) -> None:
         book = await self._lock(book_id)
         if preconditions:

@@ -4,6 +4,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.database import Sessions
 from app.models import KeptAnswer, RefreshToken, UserSession
 from app.models.base import now
+from app.services.transactions import transaction
 
 BATCH = 1000  # rows of a transaction: others do not wait long for it
 SESSIONS = 100  # the same for sessions, each of which takes some statements
@@ -21,6 +22,7 @@ class CleaningService:
         while await self._clean_sessions() == SESSIONS:
             pass
 
+    @transaction
     async def _clean_answers(self) -> int:
         expired = KeptAnswer.expires_at < now()
         some = select(KeptAnswer.digest).where(expired).limit(BATCH)
@@ -32,6 +34,7 @@ class CleaningService:
             await session.commit()
         return len(digests)
 
+    @transaction
     async def _clean_sessions(self) -> int:
         """Refresh tokens, and sessions of which none is left: they cannot go on."""
         some = select(RefreshToken.session_id).where(RefreshToken.expires_at < now()).distinct()

@@ -16,6 +16,7 @@ from app.models.base import now
 from app.process_pool import Place, ProcessPool
 from app.schemas.cover import CoverImage, CoverRead, Size
 from app.services.preconditions import UNCONDITIONAL, Preconditions
+from app.services.transactions import transaction
 from app.settings import CoversSettings
 from app.storage import FolderStorage, Storage
 from app.uploads import Uploads
@@ -89,6 +90,7 @@ class CoverService:
             except UnusableImage as error:
                 raise Invalid(str(error), ("body",)) from None
 
+    @transaction
     async def _swap(self, book_id: int, key: str, preconditions: Preconditions) -> None:
         async with self.sessions.write() as session:
             book = select(Book.id).where(Book.id == book_id).with_for_update()
@@ -117,6 +119,7 @@ async def sweep_covers(sessions: Sessions, storage: Storage, orphaned: timedelta
         await storage.tidy(before)
 
 
+@transaction
 async def _orphans(sessions: Sessions, keys: list[str], before: datetime) -> list[str]:
     """Those that were there before; others are there from now on."""
     async with sessions.write() as session:
@@ -131,6 +134,7 @@ async def _orphans(sessions: Sessions, keys: list[str], before: datetime) -> lis
     return [key for key, seen_at in times.items() if seen_at < before]
 
 
+@transaction
 async def _forget(sessions: Sessions, keys: list[str]) -> None:
     async with sessions.write() as session:
         await session.execute(delete(Orphan).where(Orphan.key.in_(keys)))

@@ -10,6 +10,7 @@ from app.cache_epoch import ADVANCE
 from app.goodbooks import BadRow, GoodbooksRow, GoodRow, Note
 from app.models import Author, Book, BookAuthor
 from app.models.words import search_words
+from app.services.transactions import transaction
 
 
 class Batch(NamedTuple):
@@ -24,6 +25,7 @@ class ImportService:
     def __init__(self, session: AsyncSession) -> None:
         self.session = session
 
+    @transaction
     async def add(self, rows: Sequence[GoodRow]) -> Batch:
         """One batch in one transaction.
 

@@ -9,6 +9,7 @@ from app.database import Sessions
 from app.log_lines import hide_secrets
 from app.models import OutboxEntry
 from app.models.base import now
+from app.services.transactions import transaction
 from app.settings import JobsSettings
 
 RELAYED_FOR = timedelta(seconds=30)  # so long a message may be on its way
@@ -43,6 +44,7 @@ class JobService:
         self.sessions = sessions
         self.settings = settings
 
+    @transaction
     async def claim(self, entry_id: int, attempts: int) -> Claimed | None:
         """None where the job is done, or somebody else's: the message is an old one."""
         lease = timedelta(seconds=self.settings.timeout + MARGIN)
@@ -65,6 +67,7 @@ class JobService:
             attempt=entry.attempts,
         )
 
+    @transaction
     async def finish(self, claimed: Claimed) -> None:
         async with self.sessions.write() as session:
             await session.execute(delete(OutboxEntry).where(OutboxEntry.id == claimed.id))
@@ -83,6 +86,7 @@ class JobService:
         """Unfinished, as the worker has to stop: that is no failed attempt."""
         await self._change(claimed, {"attempts": claimed.attempt - 1, "due_at": now()})
 
+    @transaction
     async def take_due(self, limit: int) -> list[tuple[int, int]]:
         """Ids and attempts of those to relay again: forgotten, failed or lost with a worker."""
         due = (
@@ -105,7 +109,7 @@ class JobService:
     async def backlog(self) -> Backlog:
         is_dead = OutboxEntry.dead_at.is_not(None)
         wanted = select(func.count(OutboxEntry.id), func.min(OutboxEntry.created_at))
-        async with self.sessions.read() as session:
+        async with self.sessions.current() as session:
             alive: Any = (await session.execute(wanted.where(~is_dead))).one()
             dead = await session.scalar(wanted.where(is_dead))
         oldest = (now() - alive[1]).total_seconds() if alive[1] else 0.0
@@ -114,10 +118,11 @@ class JobService:
     async def dead(self, limit: int = 1000) -> list[OutboxEntry]:
         """The latest first."""
         wanted = select(OutboxEntry).where(OutboxEntry.dead_at.is_not(None))
-        async with self.sessions.read() as session:
+        async with self.sessions.current() as session:
             rows = await session.scalars(wanted.order_by(OutboxEntry.id.desc()).limit(limit))
             return list(rows)
 
+    @transaction
     async def requeue(self, entry_id: int | None = None) -> int:
         """Have the sweep relay a dead job, or all, as if it was new. How many those are."""
         wanted = update(OutboxEntry).where(OutboxEntry.dead_at.is_not(None))
@@ -129,6 +134,7 @@ class JobService:
             await session.commit()
         return int(changed.rowcount)  # type: ignore[attr-defined]
 
+    @transaction
     async def discard(self, entry_id: int) -> int:
         """Delete a dead job, undone. 0 where there is no such."""
         this = delete(OutboxEntry).where(OutboxEntry.dead_at.is_not(None))
@@ -142,6 +148,7 @@ class JobService:
         delay = min(MAX_BACKOFF, self.settings.backoff * 2.0 ** (attempt - 1))
         return delay * random.uniform(0.5, 1.5)  # noqa: S311 - chance, not a secret
 
+    @transaction
     async def _change(self, claimed: Claimed, values: dict[str, object]) -> None:
         """Unless it is somebody else's by now."""
         this = (OutboxEntry.id == claimed.id) & (OutboxEntry.attempts == claimed.attempt)

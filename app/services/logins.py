@@ -15,6 +15,7 @@ from app.models import RefreshToken, User, UserSession
 from app.models.base import now
 from app.passwords import Passwords
 from app.schemas.token import TokensRead
+from app.services.transactions import transaction
 from app.settings import TokenSettings
 
 REFUSED = "The e-mail address or the password is wrong"
@@ -50,6 +51,7 @@ class LoginService:
         self.ttl = timedelta(seconds=settings.refresh_ttl)
         self.overlap = timedelta(seconds=settings.refresh_overlap)
 
+    @transaction
     async def log_in(self, email: str | None, password: str, once: Once = ALWAYS) -> Login:
         """`email` as `normalize_email` returns it; None stands for what is no address."""
         if email is None:
@@ -84,10 +86,11 @@ class LoginService:
             await session.commit()
         return Login(tokens, verified.outdated)
 
+    @transaction
     async def rehash(self, email: str, password: str) -> None:
         """Hash it at what that costs now; without it, the next login would."""
         this = User.email == email
-        async with self.sessions.read() as reading:
+        async with self.sessions.current() as reading:
             old = await reading.scalar(select(User.password_hash).where(this))
         verified = await self.passwords.verify(password, old)
         if not verified.matches or not verified.outdated:
@@ -98,6 +101,7 @@ class LoginService:
             await session.execute(update(User).where(same).values(values))
             await session.commit()
 
+    @transaction
     async def refresh(self, token: str, once: Once = ALWAYS) -> TokensRead:
         digest = _digest(token)
         this = RefreshToken.digest == digest
@@ -140,6 +144,7 @@ class LoginService:
         await session.execute(update(RefreshToken).where(token).values(used_at=now()))
         return True
 
+    @transaction
     async def log_out(self, session_id: int) -> None:
         async with self.sessions.write() as session:
             await self._end(session, session_id)

@@ -1,10 +1,9 @@
 from functools import partial
 
 from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from app.cache import Cache
-from app.database import ReadSession, Sessions
+from app.database import Sessions
 from app.models import Book
 from app.schemas.page import MAX_LIMIT
 from app.schemas.ranking import BookRanking, RankedBook
@@ -26,7 +25,7 @@ class RankingService:
         best = await self.cache.get_or_load(
             f"rankings:{language}",
             BookRanking,
-            partial(_best_books, self.sessions.read, language),
+            partial(_best_books, self.sessions, language),
             ttl=300,
             ahead=60,
             tags=["books", "author-names"],
@@ -34,9 +33,7 @@ class RankingService:
         return BookRanking(items=best.items[:limit])
 
 
-async def _best_books(
-    sessions: async_sessionmaker[ReadSession], language: str | None
-) -> BookRanking:
+async def _best_books(sessions: Sessions, language: str | None) -> BookRanking:
     rated = Book.ratings_count > 0
     if language is not None:
         rated &= Book.language == language
@@ -59,7 +56,7 @@ async def _best_books(
         .subquery()
     )
     statement = with_authors(best, best.c.score.desc(), best.c.id).add_columns(best.c.score)
-    async with sessions() as session:
+    async with sessions.read() as session:
         rows = (await session.execute(statement)).all()
     scores = {row[0]: float(row.score) for row in rows}
     return BookRanking(

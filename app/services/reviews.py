@@ -14,6 +14,7 @@ from app.schemas.review import ReviewCreate, ReviewQuery, ReviewRead, ReviewUpda
 from app.schemas.user import UserRead
 from app.services.keyset import Sort
 from app.services.preconditions import UNCONDITIONAL, Preconditions
+from app.services.transactions import transaction
 
 REVIEWS: Any = Review.__table__
 SORT = Sort("-id", REVIEWS.c.id, descending=True)
@@ -52,6 +53,7 @@ class ReviewService:
         wanted = REVIEW.where(REVIEWS.c.user_id == user_id).order_by(REVIEWS.c.id.desc())
         return [_read(row) for row in await self.session.execute(wanted.limit(limit))]
 
+    @transaction
     async def create(
         self,
         book_id: int,
@@ -74,6 +76,7 @@ class ReviewService:
         await self._count(book_id, count=1, total=body.rating)
         return await self._commit(review, once)
 
+    @transaction
     async def update(
         self,
         book_id: int,
@@ -92,6 +95,7 @@ class ReviewService:
         await self._count(book_id, count=0, total=review.rating - before)
         return await self._commit(review)
 
+    @transaction
     async def delete(
         self,
         book_id: int,

@@ -13,6 +13,7 @@ from app.passwords import Passwords
 from app.schemas.job import SendWelcome
 from app.schemas.user import Account, Role, UserCreate, UserRead, UserUpdate
 from app.services.preconditions import UNCONDITIONAL, Preconditions
+from app.services.transactions import transaction
 
 TABLE = User.__table__
 COLUMNS = [TABLE.c[name] for name in UserRead.model_fields]
@@ -47,6 +48,7 @@ class UserService:
             tags=[f"user:{user_id}", f"session:{session_id}"],
         )
 
+    @transaction
     async def create(
         self, body: UserCreate, role: Role = Role.READER, once: Once = ALWAYS
     ) -> UserRead:
@@ -70,6 +72,7 @@ class UserService:
         self.outbox.relay(welcome)
         return made
 
+    @transaction
     async def update(
         self, account: Account, body: UserUpdate, preconditions: Preconditions = UNCONDITIONAL
     ) -> UserRead:
@@ -99,6 +102,7 @@ class UserService:
                 await session.commit()
         return user
 
+    @transaction
     async def set_role(self, email: str, role: Role) -> None:
         async with self.sessions.write() as session:
             user_id = await session.scalar(select(User.id).where(User.email == email))
@@ -113,8 +117,9 @@ class UserService:
         return UserRead(**rows.mappings().one())
 
     async def _require_password(self, user_id: int, password: str) -> str:
-        async with self.sessions.read() as session:
-            hash = await session.scalar(select(User.password_hash).where(User.id == user_id))
+        async with self.sessions.current() as session:
+            wanted = select(User.password_hash).where(User.id == user_id)
+            hash: str | None = await session.scalar(wanted)
         if hash is None or not (await self.passwords.verify(password, hash)).matches:
             raise Invalid("Is not the present password", ("body", "current_password"))
         return hash
@@ -125,7 +130,7 @@ class UserService:
             .join(UserSession, UserSession.user_id == User.id)
             .where(UserSession.id == session_id)
         )
-        async with self.sessions.read() as session:
+        async with self.sessions.current() as session:
             row = (await session.execute(wanted)).mappings().first()
         if row is None:
             raise NotFound("The session has ended")

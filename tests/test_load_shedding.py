@@ -171,7 +171,7 @@ async def test_real_server_refuses_without_a_task_and_keeps_the_connection(
         host, port = service.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(
-            b"POST /v1/authors HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+            b"POST /v1/users HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
             b"Content-Type: application/json\r\n\r\n"
         )
         async with asyncio.timeout(10):
@@ -208,7 +208,7 @@ async def test_requests_sent_ahead_are_all_answered_while_they_are_refused(
     async with running(tmp_path / "log", **variables) as service:
         host, port = service.url.removeprefix("http://").split(":")
         _, holding = await asyncio.open_connection(host, int(port))
-        holding.write(b"POST /v1/authors HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+        holding.write(b"POST /v1/users HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
         reader, writer = await asyncio.open_connection(host, int(port))
         many = 500
         writer.write(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n" * (many - 1))

@@ -1,6 +1,7 @@
 """What stands on the wire, whatever the application sends."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -26,14 +27,14 @@ def body(content: bytes, more: bool = False) -> Message:
 
 @asynccontextmanager
 async def serving(
-    app: Any, state: dict[str, Any] | None = None, host: str = "127.0.0.1"
+    app: Any, state: dict[str, Any] | None = None, listener: socket.socket | None = None
 ) -> AsyncIterator[int]:
-    config = Config(app, host, port=0, http=HttpProtocol, lifespan="off", log_config=None)
+    config = Config(app, port=0, http=HttpProtocol, lifespan="off", log_config=None)
     server = Server(config)
     config.load()
     server.lifespan = config.lifespan_class(config)
     server.lifespan.state = state or {}
-    await server.startup()
+    await server.startup([listener] if listener else None)
     server.server_state.default_headers = [(b"date", b"today")]
     try:
         yield server.servers[0].sockets[0].getsockname()[1]
@@ -186,7 +187,8 @@ async def test_client_by_ipv4_is_seen_as_such_by_a_socket_for_both_versions():
         for message in [start(200, TWO), body(b"ok")]:
             await send(message)
 
-    async with serving(app, host="::") as port:
+    both = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    async with serving(app, listener=both) as port:
         for line in ("", "X-Forwarded-For: 192.0.2.1\r\n"):  # trusted, as that is 127.0.0.1
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(GET.replace("Host: x\r\n", f"Host: x\r\n{line}").encode())

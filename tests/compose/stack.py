@@ -48,6 +48,19 @@ class Stack:
             check=False,
         )
 
+    def start(self, *command: str, **variables: str) -> "subprocess.Popen[str]":
+        """In a process group of its own, as from a terminal."""
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=os.environ | self.variables | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
     def done(self, *command: str, **variables: str) -> str:
         """The output of what must succeed."""
         finished = self.run(*command, **variables)

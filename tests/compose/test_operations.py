@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import shutil
 import signal
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.compose.stack import TIMEOUT, Finished, Stack, wait_until
+from tests.compose.stack import Finished, Stack, wait_until
 from tests.load import Load, load
 from tests.process import ROOT
 
@@ -97,10 +96,10 @@ def test_interrupted_deployment_leaves_what_ran(production: Stack):
     deployment = production.start("make", "--silent", "deploy")
     wait_until(lambda: len(production.containers("api")) == 4, "the first new container")
     second = production.run("make", "--silent", "deploy")
-    os.killpg(deployment.pid, signal.SIGINT)
-    output, _ = deployment.communicate(timeout=TIMEOUT)
+    deployment.signal(signal.SIGINT)
+    output = deployment.ended()
 
-    assert deployment.returncode != 0, output
+    assert deployment.process.returncode != 0, output
     assert second.returncode != 0
     assert re.search(r"deploy \(process \d+\) is running", second.stderr)
     assert set(production.containers("api")) == set(before)

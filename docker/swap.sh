@@ -21,7 +21,11 @@ wait_for_database() {
     done
 }
 
+# There is none where MariaDB alone was started.
+has_service() { [ -s "$restoring/containers" ]; }
+
 stop_service() {
+    has_service || return 0
     # shellcheck disable=SC2046  # one word for each container
     docker stop --time 40 $(cat "$restoring/containers") >/dev/null
 }
@@ -29,6 +33,7 @@ stop_service() {
 # The job workers are not waited for: they may lack something else.
 start_service() {
     local one
+    has_service || return 0
     # What nginx has stored is of the other database; without its files it asks again.
     "${compose[@]}" exec -T nginx sh -c 'rm -rf /tmp/cache/*' </dev/null >/dev/null 2>&1 || true
     # shellcheck disable=SC2046

@@ -9,7 +9,7 @@ BIN := .venv/bin
 .DEFAULT_GOAL := help
 .PHONY: help run dev test test-browser fuzz lint format bench-overhead bench-cache bench-overload bench-login \
 	bench-offers bench-covers bench-input \
-	profile secrets deploy rollback roll backup restore test-compose check lock clean
+	profile secrets deploy rollback roll reload backup restore test-compose check lock clean
 
 help: ## Show these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ rollback: ## Replace the running containers by those of the deployment before
 
 roll: ## Replace the running containers by new ones of the same image
 	@docker/deploy.sh roll
+
+reload: ## Check and take in changed configuration of nginx, MariaDB, Valkey and Prometheus
+	@docker/reload.sh
 
 backup: ## Write the database of production into a new file of backups/
 	@docker/backup.sh

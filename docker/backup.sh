@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
 # make backup: the database as it is at one moment, in a new file of backups/.
 set -euo pipefail
+# shellcheck source=docker/common.sh
+. "$(dirname "$0")/common.sh"
+# shellcheck source=docker/database.sh
+. docker/database.sh
 umask 077 # it holds everything
-cd "$(dirname "$0")/.."
 
+lock 600 # a deployment may be changing the schema
 file=${1:-backups/$(date -u +%Y%m%dT%H%M%SZ).sql.gz}
 mkdir -p backups
 trap 'rm -f "$file.partial"' EXIT
-docker compose -f docker-compose.yml exec -T mariadb sh -c '
-    MYSQL_PWD=$(cat /run/secrets/database_root_password) exec \
-    mariadb-dump --user=root --single-transaction --quick --triggers --routines books
-' | gzip >"$file.partial"
-# mariadb-dump writes that when it has written all.
-gzip -dc "$file.partial" | tail -n 1 | grep -q '^-- Dump completed' || {
-    echo "backup: the dump is not complete" >&2
-    exit 1
-}
+dump --triggers --routines --events "$database" | gzip >"$file.partial" ||
+    fail "it could not be written; is the disk full, or MariaDB away?"
+is_whole "$file.partial" || fail "the dump is not complete"
+# Nothing of a database that was emptied may take the place of a backup that has something.
+[ -n "$(gzip -dc "$file.partial" | grep -a -m 1 '^CREATE TABLE' || true)" ] ||
+    fail "the database has no table"
 mv "$file.partial" "$file"
-echo "backup: $file, $(du -h "$file" | cut -f1)"
+say "$file, $(du -h "$file" | cut -f1)"

@@ -7,40 +7,20 @@
 #
 # Images: `latest` is what Compose starts, `next` what was built last, `previous` what ran before.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+# shellcheck source=docker/common.sh
+. "$(dirname "$0")/common.sh"
 
 HEALTHY_WITHIN=120 # s
 KNOWN_WITHIN=30    # s
-export TAG=latest
-compose=(docker compose -f docker-compose.yml)
 image=$("${compose[@]}" config --images api | grep ':latest$' | sort -u)
 image=${image%:latest}
-
-say() { echo "deploy: $*"; }
-fail() {
-    say "$*" >&2
-    exit 1
-}
-
-containers() { "${compose[@]}" ps --quiet api; }
+fresh=""   # containers that have replaced one
+created="" # the container that is about to
+before=""  # the image that `latest` was, until all are replaced
 
 image_of() { docker inspect --format '{{.Image}}' "$1"; }
 
 tagged() { docker image inspect --format '{{.Id}}' "$image:$1" 2>/dev/null; }
-
-wait_until_healthy() {
-    local state deadline=$((SECONDS + HEALTHY_WITHIN))
-    while :; do
-        state=$(docker inspect --format '{{.State.Status}} {{.State.Health.Status}}' "$1") || return 1
-        case $state in
-        "running healthy") return 0 ;;
-        "running starting") ;;
-        *) return 1 ;; # it ended, and perhaps Docker starts it over and over
-        esac
-        [ $SECONDS -lt $deadline ] || return 1
-        sleep 0.5
-    done
-}
 
 nginx() { "${compose[@]}" exec -T nginx "$@" </dev/null; }
 
@@ -49,7 +29,7 @@ address() {
     local known
     known=$(nginx getent ahostsv4 api | cut -d' ' -f1) || return 1
     docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}' "$1" |
-        tr ' ' '\n' | grep --fixed-strings --line-regexp "$known"
+        tr ' ' '\n' | grep -x -F "$known"
 }
 
 # nginx has looked, and its new processes answer: one is in, the other is out.
@@ -63,18 +43,6 @@ wait_until_switched() {
     done
 }
 
-# One more container than there are, of `latest`: its id.
-start_one() {
-    local count=$1 new
-    shift
-    "${compose[@]}" up --detach --no-deps --no-recreate --scale "api=$((count + 1))" api \
-        >/dev/null 2>&1 || true # what is wrong with it is seen later
-    new=$(containers | grep --invert-match --line-regexp --fixed-strings "$(printf '%s\n' "$@")") ||
-        return 1
-    echo "$new"
-    [ "$(image_of "$new")" = "$(tagged latest)" ]
-}
-
 # Put a new container into the place of an old one. If that fails, the old one stays.
 swap() {
     local new=$1 old=$2 in out
@@ -83,12 +51,13 @@ swap() {
         return 1
     fi
     nginx sh -c "echo '$in' >'/run/conf/leaving/$out'" || return 1
-    if ! wait_until_healthy "$new"; then
+    if ! wait_until_healthy "$new" $HEALTHY_WITHIN; then
         say "it is not healthy; its last lines:" >&2
         docker logs --tail 5 "$new" >&2
     elif ! wait_until_switched "$in" "$out"; then
         say "nginx does not go on to it" >&2
     else
+        created="" # from here on it is what serves
         docker stop --time 40 "$old" >/dev/null
         docker rm "$old" >/dev/null
         nginx rm -f "/run/conf/leaving/$out" # another container may get that address
@@ -100,42 +69,69 @@ swap() {
 
 # Start one more, have nginx ask it instead of an old one, stop that; and so on.
 replace() {
-    local old new count
+    local old new count done=0
     # One that has stopped would be started again, and be taken for a new one.
     "${compose[@]}" rm --force api >/dev/null 2>&1
-    mapfile -t old < <(containers)
-    count=${#old[@]}
-    for one in "${old[@]}"; do
-        if ! new=$(start_one "$count" "${old[@]}" "${fresh[@]}") || ! swap "$new" "$one"; then
-            [ -z "$new" ] || docker rm --force "$new" >/dev/null
-            return 1
-        fi
-        fresh+=("$new")
-        say "replaced ${#fresh[@]} of $count"
+    old=$(containers api)
+    count=$(echo "$old" | grep -c .)
+    for one in $old; do
+        # shellcheck disable=SC2086  # one word for each container
+        create_one api "$count" $old $fresh || return 1
+        new=$created
+        docker start "$new" >/dev/null || return 1
+        [ "$(image_of "$new")" = "$(tagged latest)" ] || return 1
+        swap "$new" "$one" || return 1
+        fresh="$fresh $new"
+        done=$((done + 1))
+        say "replaced $done of $count"
     done
 }
 
-# Replace what runs by an image; if that fails, `latest` is what it was.
-switch_to() {
-    local before
-    before=$(image_of "$(containers | head -n 1)")
-    docker tag "$1" "$image:latest"
-    if replace; then
-        [ "$before" = "$(tagged latest)" ] || docker tag "$before" "$image:previous"
-        return 0
+# After a failure or a signal: no container is left half-started, and `latest` is what it was.
+take_back() {
+    local status=$?
+    trap '' INT TERM HUP
+    if [ -n "$created" ]; then
+        docker rm --force "$created" >/dev/null
+        nginx sh -c 'rm -f /run/conf/leaving/*' || true
     fi
-    docker tag "$before" "$image:latest"
-    [ ${#fresh[@]} = 0 ] || fail "only ${#fresh[@]} were replaced; run: make roll"
-    fail "it does not become healthy; the old one goes on"
+    if [ -n "$before" ]; then
+        docker tag "$before" "$image:latest"
+        [ -z "$fresh" ] || say "some containers were replaced, others not; run: make roll" >&2
+    fi
+    exit "$status"
 }
 
-# They answer nobody: they end what they do, and new ones go on with the rest.
+# Replace what runs by an image.
+switch_to() {
+    local running
+    running=$(image_of "$(containers api | head -n 1)")
+    before=$running
+    docker tag "$1" "$image:latest"
+    replace || fail "it does not become healthy; the old one goes on"
+    before=""
+    [ "$running" = "$(tagged latest)" ] || docker tag "$running" "$image:previous"
+}
+
+# No request reaches them: they end what they do, and new ones go on with the rest.
 replace_job_workers() {
     "${compose[@]}" up --detach --wait --no-recreate queue >/dev/null 2>&1 || true # seen below
-    "${compose[@]}" up --detach --wait --no-deps "$@" worker scheduler >/dev/null 2>&1 ||
+    "${compose[@]}" rm --stop --force worker scheduler >/dev/null 2>&1 || true
+    # Created without --no-deps, as in create_one.
+    if ! "${compose[@]}" create --no-recreate worker scheduler >/dev/null 2>&1 ||
+        ! "${compose[@]}" up --detach --wait --no-deps --no-recreate worker scheduler >/dev/null 2>&1; then
         fail "the service is replaced, but the job workers do not become healthy; see: docker compose" \
             "-f docker-compose.yml logs worker scheduler"
+    fi
     say "replaced the job workers"
+}
+
+# Before Compose 2.29.3, a plain `up` that replaces a container replaces all that depend on it. So the
+# container of `migrate` is one of today's as well; it has nothing to do when it is started.
+renew_migrate() {
+    "${compose[@]}" rm --force migrate >/dev/null 2>&1 || true
+    "${compose[@]}" create --no-recreate migrate >/dev/null 2>&1 ||
+        say "run: docker compose -f docker-compose.yml up -d --wait" >&2
 }
 
 deploy() {
@@ -148,10 +144,11 @@ deploy() {
     export VERSION REVISION
     say "building"
     TAG=next "${compose[@]}" build --quiet api || fail "the build failed; nothing has changed"
-    if [ -z "$(containers)" ]; then
+    if [ -z "$(containers api)" ]; then
         docker tag "$image:next" "$image:latest"
         "${compose[@]}" up --detach --wait
-        return
+        say "done"
+        exit
     fi
     say "migrating"
     TAG=next "${compose[@]}" run --rm --no-deps migrate || fail "the migration failed; what runs goes on"
@@ -161,27 +158,18 @@ deploy() {
 rollback() {
     local previous
     previous=$(tagged previous) || fail "there is no image of before"
-    [ "$previous" != "$(image_of "$(containers | head -n 1)")" ] || fail "it is what runs already"
+    [ "$previous" != "$(image_of "$(containers api | head -n 1)")" ] || fail "it is what runs already"
     switch_to "$previous"
 }
 
-# Two at once would take each other's new containers for old ones.
-exec 9<"$0"
-if command -v flock >/dev/null; then flock --nonblock 9 || fail "another one is running"; fi
-fresh=()
+lock
+trap take_back EXIT
 case ${1:-} in
-deploy)
-    deploy
-    replace_job_workers
-    ;;
-rollback)
-    rollback
-    replace_job_workers
-    ;;
-roll)
-    replace || fail "it does not become healthy; what runs goes on"
-    replace_job_workers --force-recreate
-    ;;
+deploy) deploy ;;
+rollback) rollback ;;
+roll) replace || fail "it does not become healthy; what runs goes on" ;;
 *) fail "which of deploy, rollback, roll?" ;;
 esac
+renew_migrate
+replace_job_workers
 say "done"

@@ -31,6 +31,7 @@ async def load(
     clients: int = 16,
     keep_alive: bool = True,
     headers: dict[str, str] | None = None,
+    verify: bool = True,
 ) -> AsyncIterator[Load]:
     """A refused connection is counted apart: such a request never reached the service."""
     result = Load()
@@ -38,7 +39,7 @@ async def load(
     async def ask() -> None:
         limits = httpx2.Limits(max_connections=1, max_keepalive_connections=int(keep_alive))
         async with httpx2.AsyncClient(
-            base_url=url, limits=limits, timeout=20, headers=headers
+            base_url=url, limits=limits, timeout=20, headers=headers, verify=verify
         ) as client:
             while not result.stopping:
                 try:

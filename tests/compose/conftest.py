@@ -22,3 +22,14 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
                 book = {"title": f"Book {number}", "author_ids": [author]}
                 assert client.post("/v1/books", json=book).status_code == 201
         yield made
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Two containers of the service with a worker each."""
+    folder = tmp_path_factory.mktemp("small")
+    with stack(folder, "books-small", "10.89.204.0/24", PRODUCTION) as made:
+        made.variables |= {"API_REPLICAS": "2", "WEB_CONCURRENCY": "1"}
+        made.done("make", "--silent", "secrets")
+        made.compose("up", "--detach", "--wait")
+        yield made

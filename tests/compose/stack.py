@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import httpx2
@@ -20,6 +21,23 @@ TIMEOUT = 600  # s; of one command, the first build of an image included
 PATIENCE = 60  # s; until something that was caused is seen
 
 Finished = subprocess.CompletedProcess[str]
+
+
+@dataclass
+class Started:
+    process: "subprocess.Popen[bytes]"
+    output: Path
+
+    def signal(self, number: int) -> None:
+        """To the script and all that it has started, as a terminal does."""
+        os.killpg(self.process.pid, number)
+
+    def ended(self) -> str:
+        """Its output."""
+        self.process.wait(TIMEOUT)
+        text = self.output.read_text()
+        self.output.unlink()
+        return text
 
 
 @dataclass
@@ -48,6 +66,20 @@ class Stack:
             check=False,
         )
 
+    def start(self, *command: str) -> "Started":
+        """In a process group of its own, as from a terminal."""
+        with NamedTemporaryFile("w", delete=False) as output:
+            process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=os.environ | self.variables,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return Started(process, Path(output.name))
+
     def done(self, *command: str, **variables: str) -> str:
         """The output of what must succeed."""
         finished = self.run(*command, **variables)
@@ -61,6 +93,36 @@ class Stack:
         """A shell command in a running container."""
         compose = ("docker", "compose", *self.files)
         return self.run(*compose, "exec", "-T", service, "sh", "-c", command)
+
+    def query(self, statements: str) -> Finished:
+        """By root of MariaDB."""
+        client = 'MYSQL_PWD="$(cat /run/secrets/database_root_password)" exec mariadb -N -uroot'
+        return subprocess.run(
+            [
+                "docker",
+                "compose",
+                *self.files,
+                "exec",
+                "-T",
+                "mariadb",
+                "sh",
+                "-c",
+                f"{client} books",
+            ],
+            cwd=self.folder,
+            env=os.environ | self.variables,
+            input=statements,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+
+    def sql(self, statements: str) -> str:
+        """The rows of what must succeed."""
+        finished = self.query(statements)
+        assert finished.returncode == 0, f"{statements}: {finished.stderr}"
+        return finished.stdout
 
     def containers(self, service: str) -> list[str]:
         return self.compose("ps", "--quiet", service).split()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,40 @@ async def test_deploy_and_rollback_under_load_fail_no_request(production: Stack)
     assert len(new) == 3
     assert not set(old) & set(new)
     assert not set(new) & set(production.containers("api"))
+
+
+async def test_plain_up_after_a_deployment_replaces_nothing(production: Stack):
+    """Whatever the version of Compose: not all hash a service alike with and without --no-deps."""
+    deployed = await make(production, "deploy")
+    services = ("nginx", "api", "worker", "scheduler", "mariadb", "valkey", "queue")
+    before = {service: set(production.containers(service)) for service in services}
+    async with load(production.url, "/v1/books") as seen:
+        await seen.until(100)
+        await asyncio.to_thread(production.compose, "up", "--detach", "--wait")
+        await seen.until(100)
+
+    assert deployed.returncode == 0, deployed.stderr
+    assert {service: set(production.containers(service)) for service in services} == before
+    assert seen.answers.keys() == {200}
+    assert (seen.refused, seen.failures) == (0, [])
+
+
+def test_interrupted_deployment_leaves_what_ran(production: Stack):
+    before = production.containers("api")
+    image = image_of(production, "scheduler")
+    change_version(production, "9.9.10")
+    deployment = production.start("make", "--silent", "deploy")
+    wait_until(lambda: len(production.containers("api")) == 4, "the first new container")
+    second = production.run("make", "--silent", "deploy")
+    deployment.signal(signal.SIGINT)
+    output = deployment.ended()
+
+    assert deployment.process.returncode != 0, output
+    assert second.returncode != 0
+    assert re.search(r"deploy \(process \d+\) is running", second.stderr)
+    assert set(production.containers("api")) == set(before)
+    latest = f"{production.variables['IMAGE']}:latest"
+    assert production.done("docker", "inspect", "-f", "{{.Id}}", latest) == image
 
 
 async def test_writes_during_a_roll_are_done_once_each(production: Stack):

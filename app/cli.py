@@ -54,6 +54,27 @@ def migrate(
 
 
 @app.command()
+def make_migration(
+    name: Annotated[str, typer.Argument(help="What it is about, such as `orders`.")],
+    empty: Annotated[bool, typer.Option(help="Without operations, to write them by hand.")] = False,
+) -> None:
+    """Write a migration of what has changed in the models; needs no database."""
+    # Only here: in production nobody writes one.
+    from app.revisions.write import write_migration
+
+    try:
+        written = write_migration(name, empty=empty)
+    except CommandError as error:
+        raise SystemExit(f"No migration was written. {error}") from None
+    if written is None:
+        typer.echo("Nothing to write: the migrations make the tables of app/models/__init__.py")
+        return
+    typer.echo(f"{written.path.relative_to(Path.cwd())}: read it, then run: make test")
+    for warning in written.warnings:
+        typer.echo(f"Note: {warning}", err=True)
+
+
+@app.command()
 def import_books(file: Annotated[Path, typer.Argument(help="In the goodbooks format.")]) -> None:
     """Add the books of a CSV file; those of an earlier import are left as they are."""
     try:

@@ -2,6 +2,10 @@
 
 import io
 import logging
+import warnings
+from argparse import Namespace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from alembic import command
@@ -11,7 +15,9 @@ from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app import sqlite_ddl as sqlite_ddl  # registers itself with Alembic
 
 # It logs what MariaDB notes, such as that a primary key's name is not kept.
 logging.getLogger("asyncmy").setLevel(logging.ERROR)
@@ -25,23 +31,51 @@ async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
     def run(connection: Connection) -> None:
         current = MigrationContext.configure(connection).get_current_revision()
         go = command.downgrade if _is_below(revision, current) else command.upgrade
-        go(_config(connection), revision)
+        go(alembic_config(connection), revision)
 
+    load_scripts()
     try:
-        async with engine.begin() as connection:
+        async with migration_transaction(engine) as connection:
             await connection.run_sync(run)
     except RevisionError as error:
         raise CommandError(f"the database is ahead of this code, or not ours: {error}") from error
 
 
+@asynccontextmanager
+async def migration_transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction in which SQLite may rebuild a table.
+
+    To alter a table, Alembic copies it and drops the original. With foreign keys enforced, that
+    would delete the rows that refer to it, so they are checked at the end instead. SQLite
+    ignores the switch inside a transaction.
+    """
+    async with engine.connect() as connection:
+        sqlite = connection.dialect.name == "sqlite"
+        if sqlite:
+            raw = await connection.get_raw_connection()
+            await raw.driver_connection.execute("PRAGMA foreign_keys=OFF")  # type: ignore[union-attr]
+        async with connection.begin():
+            yield connection
+            if sqlite:
+                await _require_foreign_keys(connection)
+
+
+async def _require_foreign_keys(connection: AsyncConnection) -> None:
+    found = await connection.exec_driver_sql("PRAGMA foreign_key_check")
+    if (row := found.mappings().first()) is not None:
+        tables = f"{row['table']} would refer to rows of {row['parent']}"
+        raise CommandError(f"rows of {tables} that do not exist")
+
+
 async def check(engine: AsyncEngine) -> None:
     """Raises Alembic's CommandError where the database differs from the models."""
     async with engine.begin() as connection:
-        await connection.run_sync(lambda sync: command.check(_config(sync)))
+        await connection.run_sync(lambda sync: command.check(alembic_config(sync)))
 
 
-def _config(connection: Connection) -> Config:
-    config = Config(stdout=io.StringIO())
+def alembic_config(connection: Connection) -> Config:
+    """For a command of Alembic on this connection, which prints nothing."""
+    config = Config(stdout=io.StringIO(), cmd_opts=Namespace(quiet=True))
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
     return config
@@ -54,14 +88,35 @@ async def current_revision(engine: AsyncEngine) -> str | None:
         )
 
 
+def load_scripts() -> ScriptDirectory:
+    """The migrations. Raises CommandError where they do not form one line with one head."""
+    directory = ScriptDirectory(str(MIGRATIONS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Alembic only warns of a revision that exists twice
+        try:
+            heads = [directory.get_revision(head) for head in directory.get_heads()]
+        except UserWarning as error:
+            raise CommandError(
+                f"{error}; give each file in {directory.versions} a revision of its own "
+                "and the one before it as its down_revision"
+            ) from None
+    if len(heads) > 1:
+        first, *others = sorted(Path(head.path).name for head in heads)
+        raise CommandError(
+            f"Several migrations claim to be the newest: {', '.join([first, *others])}. "
+            "Choose the one that runs last, and set its down_revision to the revision of the other"
+        )
+    return directory
+
+
 def needed_revision() -> str | None:
-    return ScriptDirectory(str(MIGRATIONS)).get_current_head()
+    return load_scripts().get_current_head()
 
 
 def _is_below(revision: str, current: str | None) -> bool:
     if revision == "base" or current is None:
         return revision == "base"
-    scripts = ScriptDirectory(str(MIGRATIONS))
+    scripts = load_scripts()
     above = {script.revision for script in scripts.iterate_revisions(current, "base")}
     wanted = scripts.get_revision(revision)
     return wanted is not None and wanted.revision != current and wanted.revision in above

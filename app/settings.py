@@ -351,3 +351,12 @@ def _trusts_everybody(proxies: str) -> bool:
 def read_settings() -> Settings:
     """The settings, or SystemExit (code 1) with one line for each variable that is wrong."""
     return read(Settings)
+
+
+class _DatabaseOnly(Sources):
+    database: DatabaseSettings
+
+
+def read_database_settings() -> DatabaseSettings:
+    """For what needs nothing but the database."""
+    return read(_DatabaseOnly).database

@@ -14,7 +14,7 @@ import app.main  # noqa: F401
 from app import slots
 from app.addresses import in_both_forms
 from app.budget import connection_budget
-from app.settings import read_settings
+from app.settings import read_settings, settings_warnings
 
 settings = read_settings()
 
@@ -39,6 +39,7 @@ control_socket_disable = True
 
 def on_starting(server: Arbiter) -> None:
     """Before the first worker: refuse what would fail later, under load."""
+    warn_of_settings(server)
     try:
         budget = asyncio.run(connection_budget(settings))
     except (SQLAlchemyError, OSError) as error:
@@ -46,6 +47,14 @@ def on_starting(server: Arbiter) -> None:
         return
     if budget and not budget.fits:
         raise SystemExit(f"Too many connections: {budget}")
+
+
+def warn_of_settings(server: Arbiter) -> None:
+    for warning in settings_warnings():
+        server.log.warning(warning)
+
+
+on_reload = warn_of_settings
 
 
 def pre_fork(server: Arbiter, worker: Worker) -> None:

@@ -14,7 +14,7 @@ from app.errors import Unavailable
 from app.metrics import Metrics
 from app.redis import open_redis
 from app.schema import current_revision, needed_revision
-from app.settings import RedisSettings, Settings
+from app.settings import RedisSettings, Settings, settings_warnings
 from app.storage import Storage, make_storage
 
 
@@ -26,6 +26,7 @@ class Finding(NamedTuple):
 
 async def run_checks(settings: Settings) -> list[Finding]:
     findings = [Finding("settings", True, f"ENVIRONMENT={settings.environment}")]
+    findings += [Finding("settings", True, warning) for warning in settings_warnings()]
     database = await _check_database(settings, "write")
     findings.append(database)
     if settings.database.read_url is not None:

@@ -25,7 +25,7 @@ from app.goodbooks import WrongShape
 from app.metrics import Metrics
 from app.schemas.user import Role, UserCreate
 from app.services.jobs import JobService
-from app.settings import read_settings
+from app.settings import Settings, read_settings, settings_warnings
 from app.settings_table import settings_table
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -82,7 +82,7 @@ def import_books(file: Annotated[Path, typer.Argument(help="In the goodbooks for
             task = progress.add_task(f"Importing {file.name}", total=None)
             result = asyncio.run(
                 import_catalogue(
-                    read_settings().database,
+                    _command_settings().database,
                     file,
                     lambda done, total: progress.update(task, completed=done, total=total),
                 )
@@ -113,7 +113,7 @@ def create_user(
         password = sys.stdin.readline().rstrip("\n")
     try:
         body = UserCreate(email=email, name=name or email, password=password)
-        user = asyncio.run(accounts.create_user(read_settings(), body, role))
+        user = asyncio.run(accounts.create_user(_command_settings(), body, role))
     except ValidationError as error:
         faults = (f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
         raise SystemExit("\n".join(faults)) from None
@@ -130,7 +130,7 @@ def set_role(
 ) -> None:
     """Change what an account may do, at once."""
     try:
-        asyncio.run(accounts.set_role(read_settings(), email, role))
+        asyncio.run(accounts.set_role(_command_settings(), email, role))
     except NotFound as error:
         raise SystemExit(str(error)) from None
     except (SQLAlchemyError, OSError) as error:
@@ -201,8 +201,16 @@ def settings() -> None:
     typer.echo(settings_table())
 
 
-async def _jobs(requeue: int | None, requeue_all: bool, discard: int | None) -> None:
+def _command_settings() -> Settings:
+    """For a command that ends by itself; what serves or works says the warnings in its log."""
     settings = read_settings()
+    for warning in settings_warnings():
+        typer.echo(f"Warning: {warning}", err=True)
+    return settings
+
+
+async def _jobs(requeue: int | None, requeue_all: bool, discard: int | None) -> None:
+    settings = _command_settings()
     timing = DatabaseTiming(Metrics(), settings.log.slow_statement, settings.database.max_waiting)
     async with open_database(settings.database, timing) as sessions:
         service = JobService(sessions, settings.jobs)
@@ -229,7 +237,7 @@ async def _jobs(requeue: int | None, requeue_all: bool, discard: int | None) -> 
 
 
 async def _migrate(to: str) -> None:
-    engine = create_engine(read_settings().database, "maintenance")
+    engine = create_engine(_command_settings().database, "maintenance")
     try:
         before = await schema.current_revision(engine)
         await schema.migrate(engine, to)

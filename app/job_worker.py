@@ -22,7 +22,7 @@ from app.request_context import RequestContext, current_request
 from app.resources import open_resources
 from app.scheduler import run_scheduler
 from app.services.jobs import Claimed, JobService
-from app.settings import Settings
+from app.settings import Settings, settings_warnings
 
 SAMPLE = 15  # s; how often the outbox is looked at
 AGAIN = 1  # s; after which a server that is away is asked again
@@ -178,6 +178,8 @@ async def work(settings: Settings, *, schedule: bool) -> None:
             await stack.enter_async_context(_showing(settings, resources["metrics"]))
         if settings.mail.url is None:
             log.warning("MAIL_URL is not set: mail waits in the outbox until it is")
+        for warning in settings_warnings():
+            log.warning(warning)
         log.info("Job worker started")
         works = [worker.watch(), beat(settings.jobs.heartbeat)]
         async with alongside(*works, *([run_scheduler(queue)] if schedule else [])):

@@ -25,7 +25,7 @@ from app.models import Book, User
 from app.schemas.user import Role, UserCreate
 from app.servers.private import ServerUnavailable, embedded_valkey, private_mariadb
 from app.servers.process import end_with_parent
-from app.settings import Settings, read_settings
+from app.settings import Settings, read_settings, settings_warnings
 from app.settings_sources import Sources, read
 
 ROOT = Path(__file__).parent.parent
@@ -58,6 +58,7 @@ def serve(*, reload: bool, mariadb: bool, jobs: bool) -> None:
                 used.append(_start_sellers(stack))
             settings = read_settings()
             if reload:
+                used += settings_warnings()  # without it, the master of the workers logs them
                 # It has one worker and one port; what would be on another is there too.
                 settings.metrics.port = None
                 os.environ["METRICS_PORT"] = ""

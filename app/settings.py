@@ -22,7 +22,7 @@ from app.server_urls import (
     Sender,
     read_sellers,
 )
-from app.settings_sources import Sources, read
+from app.settings_sources import Sources, read, unused_variables
 
 DEVELOPMENT_KEY = "only-good-for-development-and-tests"
 MIN_SECRET_LENGTH = 32
@@ -350,7 +350,12 @@ def _trusts_everybody(proxies: str) -> bool:
 
 def read_settings() -> Settings:
     """The settings, or SystemExit (code 1) with one line for each variable that is wrong."""
-    return read(Settings)
+    return read(Settings, hints=settings_warnings)
+
+
+def settings_warnings() -> list[str]:
+    """One line for each variable that looks like a setting and has no effect."""
+    return unused_variables(Settings)
 
 
 class _DatabaseOnly(Sources):

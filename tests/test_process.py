@@ -22,7 +22,7 @@ pytestmark = mariadb_only
 
 @pytest.fixture
 async def service(environment: dict[str, Any], tmp_path: Path) -> AsyncIterator[Service]:
-    async with running(tmp_path / "log", **environment) as service:
+    async with running(tmp_path / "log", **environment, LOG_LEVLE="debug") as service:
         yield service
 
 
@@ -110,6 +110,9 @@ async def test_each_request_and_event_is_one_line(service: Service):
     )
     assert len([line for line in lines if "Application startup complete" in line["message"]]) == 2
     assert all({"time", "level", "message"} <= line.keys() for line in lines)
+    # By the master, for all workers.
+    assert service.messages("LOG_LEVLE is not a setting; did you mean LOG_LEVEL?") != []
+    assert len(service.messages("LOG_LEVLE")) == 1
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]{12}Z", line["time"]) for line in lines)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from taskiq.receiver import Receiver
 
 from app.background import alongside, beat
+from app.database import Sessions
 from app.errors import AppError
 from app.job_queue import DELIVER, QUEUE_ERRORS, REPEAT
 from app.jobs import REPEATED, Tools, do
@@ -21,6 +22,7 @@ from app.metrics import Metrics
 from app.request_context import RequestContext, current_request
 from app.resources import open_resources
 from app.scheduler import run_scheduler
+from app.schema_revision import BrokenMigrations, SchemaState
 from app.services.jobs import Claimed, JobService
 from app.settings import Settings, settings_warnings
 
@@ -180,6 +182,7 @@ async def work(settings: Settings, *, schedule: bool) -> None:
             log.warning("MAIL_URL is not set: mail waits in the outbox until it is")
         for warning in settings_warnings():
             log.warning(warning)
+        await _warn_of_schema(resources["sessions"])
         log.info("Job worker started")
         works = [worker.watch(), beat(settings.jobs.heartbeat)]
         async with alongside(*works, *([run_scheduler(queue)] if schedule else [])):
@@ -197,6 +200,17 @@ async def _showing(settings: Settings, metrics: Metrics) -> AsyncIterator[None]:
         await asyncio.to_thread(server.shutdown)  # it waits until the thread has looked
         server.server_close()
         thread.join()
+
+
+async def _warn_of_schema(sessions: Sessions) -> None:
+    try:
+        async with asyncio.timeout(DATABASE_TIMEOUT), sessions.read() as session:
+            if (lack := await SchemaState().lack(session)) is not None:
+                log.error(lack)
+    except (SQLAlchemyError, AppError, OSError):
+        pass  # `watch` tells that there is no database
+    except BrokenMigrations as error:
+        raise SystemExit(str(error)) from None
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

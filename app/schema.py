@@ -2,11 +2,9 @@
 
 import io
 import logging
-import warnings
 from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
@@ -18,11 +16,10 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import sqlite_ddl as sqlite_ddl  # registers itself with Alembic
+from app.schema_revision import MIGRATIONS, BrokenMigrations, read_migrations
 
 # It logs what MariaDB notes, such as that a primary key's name is not kept.
 logging.getLogger("asyncmy").setLevel(logging.ERROR)
-
-MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
 
 async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
@@ -89,24 +86,12 @@ async def current_revision(engine: AsyncEngine) -> str | None:
 
 
 def load_scripts() -> ScriptDirectory:
-    """The migrations. Raises CommandError where they do not form one line with one head."""
-    directory = ScriptDirectory(str(MIGRATIONS))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Alembic only warns of a revision that exists twice
-        try:
-            heads = [directory.get_revision(head) for head in directory.get_heads()]
-        except UserWarning as error:
-            raise CommandError(
-                f"{error}; give each file in {directory.versions} a revision of its own "
-                "and the one before it as its down_revision"
-            ) from None
-    if len(heads) > 1:
-        first, *others = sorted(Path(head.path).name for head in heads)
-        raise CommandError(
-            f"Several migrations claim to be the newest: {', '.join([first, *others])}. "
-            "Choose the one that runs last, and set its down_revision to the revision of the other"
-        )
-    return directory
+    """The migrations. Raises CommandError where they do not form one line with one end."""
+    try:
+        read_migrations()
+    except BrokenMigrations as error:
+        raise CommandError(str(error)) from None
+    return ScriptDirectory(str(MIGRATIONS))
 
 
 def needed_revision() -> str | None:

@@ -22,6 +22,7 @@ from app.catalogue import import_catalogue
 from app.database import create_engine
 from app.demo_sellers import addresses, listening, run_sellers, setting
 from app.models import Book, User
+from app.schema_revision import BrokenMigrations, read_migrations, read_revisions
 from app.schemas.user import Role, UserCreate
 from app.servers.private import ServerUnavailable, embedded_valkey, private_mariadb
 from app.servers.process import end_with_parent
@@ -81,6 +82,8 @@ def serve(*, reload: bool, mariadb: bool, jobs: bool) -> None:
         raise SystemExit(str(error)) from None
     except OSError as error:
         raise SystemExit(f"Cannot write to {error.filename}: {error.strerror}") from None
+    except BrokenMigrations as error:
+        raise SystemExit(str(error)) from None
     except (SQLAlchemyError, CommandError) as error:
         raise SystemExit(f"The database failed: {getattr(error, 'orig', error)}") from None
     raise SystemExit(code)
@@ -155,7 +158,10 @@ def _require_free(settings: Settings, port: int) -> None:
 async def _prepare_database(settings: Settings) -> list[str]:
     engine = create_engine(settings.database, "maintenance")
     try:
-        if await schema.current_revision(engine) != schema.needed_revision():
+        migrations = read_migrations()
+        async with engine.connect() as connection:
+            lack = migrations.lack(await read_revisions(connection))
+        if lack is not None:
             await schema.migrate(engine)
         async with engine.connect() as connection:
             has_books = await connection.scalar(select(Book.id).limit(1)) is not None

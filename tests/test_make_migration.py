@@ -1,6 +1,7 @@
 """`make-migration` in a copy of the checkout, with models of its own."""
 
 import json
+import os
 import secrets
 import shutil
 import subprocess
@@ -11,11 +12,11 @@ from pathlib import Path
 import pytest
 from alembic.util import CommandError
 
-from app import schema
+from app import schema, schema_revision
 from app.revisions.write import write_migration
 from tests.command import run
 from tests.conftest import Servers, execute
-from tests.process import ROOT
+from tests.process import ROOT, free_port
 
 NEWEST = int(schema.needed_revision() or 0)
 ORDERS, CHANGES = f"{NEWEST + 1:04}", f"{NEWEST + 2:04}"
@@ -96,7 +97,7 @@ CHANGED = {
 TRY = """
 import asyncio, json, sys
 from sqlalchemy import text
-from app import schema
+from app import schema, schema_revision
 from app.revisions.write import write_migration
 from app.database import create_engine
 from app.settings import DatabaseSettings
@@ -297,28 +298,67 @@ def test_a_column_that_existing_rows_have_no_value_for_is_pointed_out(checkout: 
     assert sorted((checkout / "migrations/versions").iterdir()) == before
 
 
+def add_another_newest(migrations: Path, revision: str) -> None:
+    newest = max((migrations / "versions").glob("*.py"))
+    text = newest.read_text()
+    text = text.replace(f'revision: str = "{NEWEST:04}"', f'revision: str = "{revision}"')
+    (migrations / f"versions/{revision}_other.py").write_text(text)
+
+
 @pytest.mark.parametrize(
     ("revision", "reason"),
     [
-        (f"{NEWEST + 1:04}", "Several migrations claim to be the newest"),
-        (f"{NEWEST:04}", f"Revision {NEWEST:04} is present more than once"),
+        (f"{NEWEST + 1:04}", "claim to be the newest: "),
+        (f"{NEWEST:04}", f"have the revision {NEWEST:04}: "),
     ],
 )
-def test_two_newest_migrations_are_refused_in_one_line(checkout: Path, revision: str, reason: str):
-    versions = checkout / "migrations/versions"
-    newest = max(versions.glob("*.py"))
-    text = newest.read_text()
-    text = text.replace(f'revision: str = "{NEWEST:04}"', f'revision: str = "{revision}"')
-    (versions / f"{revision}_other.py").write_text(text)
-    database = {"DATABASE_URL": f"sqlite+aiosqlite:///{checkout}/x.db", "REDIS_URL": "redis://h"}
+def test_two_newest_migrations_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, revision: str, reason: str
+):
+    copy = shutil.copytree(ROOT / "migrations", tmp_path / "migrations")
+    add_another_newest(copy, revision)
+    monkeypatch.setattr(schema_revision, "MIGRATIONS", copy)
 
-    results = [make(checkout, "orders"), run(checkout, "migrate", **database)]
+    with pytest.raises(schema_revision.BrokenMigrations) as refusal:
+        schema_revision.read_migrations.__wrapped__()
 
-    for code, output, errors in results:
-        assert (code, output) == (1, "")
-        assert reason in errors
-        assert "down_revision" in errors
+    names = sorted(path.name for path in (copy / "versions").glob("*.py"))[-2:]
+    assert f"Several migrations {reason}{', '.join(names)}. " in str(refusal.value)
+    assert "down_revision" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_two_newest_migrations_are_one_line_wherever_they_matter(checkout: Path):
+    add_another_newest(checkout / "migrations", f"{NEWEST + 1:04}")
+    shutil.copy(ROOT / "gunicorn_config.py", checkout)
+    variables = {
+        "DATABASE_URL": f"sqlite+aiosqlite:///{checkout}/x.db",
+        "REDIS_URL": f"unix://{checkout}/nowhere",
+        "LOG_FORMAT": "json",
+    }
+
+    refused = [
+        make(checkout, "orders"),
+        run(checkout, "migrate", **variables),
+        run(checkout, "work", **variables),
+    ]
+    _, findings, _ = run(checkout, "check", **variables)
+    start = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "--config", "gunicorn_config.py"],
+        cwd=checkout,
+        env=os.environ | variables | {"PORT": f"{free_port()}"},
+        capture_output=True,
+        text=True,
+    )
+
+    for code, _, errors in refused:
+        assert code == 1
+        assert "Several migrations claim to be the newest" in errors
         assert errors.count("\n") == 1
+    assert "Several migrations claim to be the newest" in findings
+    assert start.returncode == 1
+    assert "Several migrations claim to be the newest" in start.stderr
+    assert "Traceback" not in start.stderr + start.stdout
 
 
 def test_alembic_itself_works_from_a_checkout_and_needs_no_more_than_the_database(checkout: Path):

@@ -1,4 +1,5 @@
 from functools import partial
+from typing import Any
 
 from fastapi import APIRouter, Request
 from redis.asyncio import Redis
@@ -8,6 +9,7 @@ from sqlalchemy import text
 from app.database import Sessions
 from app.errors import Unavailable
 from app.routing import ProbeRoute, problems
+from app.schema_revision import SchemaState
 from app.schemas.health import Health, Readiness
 from app.single_flight import SingleFlight
 
@@ -22,7 +24,8 @@ async def get_health() -> Health:
 
 @router.get("/ready", responses=problems())
 async def get_readiness(request: Request) -> Readiness:
-    """Send requests here: the database answers and this worker is not about to stop.
+    """Send requests here: the database responds, its schema is not older than this code, and this
+    worker is not about to stop.
 
     Redis is only reported: without it the service is slower, not broken.
     """
@@ -31,12 +34,17 @@ async def get_readiness(request: Request) -> Readiness:
         raise Unavailable("This worker is about to stop")
     # However often it is asked, it takes one connection.
     probes: SingleFlight = state["probes"]
-    return await probes.run("ready", partial(_ask_servers, state["sessions"], state["redis"]))
+    return await probes.run("ready", partial(_ask_servers, state))
 
 
-async def _ask_servers(sessions: Sessions, redis: Redis) -> Readiness:
+async def _ask_servers(state: dict[str, Any]) -> Readiness:
+    sessions: Sessions = state["sessions"]
+    redis: Redis = state["redis"]
+    schema: SchemaState = state["schema"]
     async with sessions.read() as session:
         await session.execute(text("SELECT 1"))
+        if (lack := await schema.lack(session)) is not None:
+            raise Unavailable(lack)
     try:
         await redis.ping()
     except RedisError:

@@ -15,6 +15,7 @@ from app import slots
 from app.addresses import in_both_forms
 from app.budget import connection_budget
 from app.check import check_schema
+from app.database import reason_of
 from app.schema_revision import BrokenMigrations, read_migrations
 from app.settings import read_settings, settings_warnings
 
@@ -49,7 +50,9 @@ def on_starting(server: Arbiter) -> None:
     except BrokenMigrations as error:
         raise SystemExit(str(error)) from None
     except (SQLAlchemyError, OSError) as error:
-        server.log.warning("Neither budget nor schema are checked, no database: %r", error)
+        server.log.warning(
+            "Neither budget nor schema are checked, no database: %s", reason_of(error)
+        )
         return
     if not schema.ok:
         # Workers start nevertheless: they are ready as soon as somebody migrates.

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.budget import connection_budget
-from app.database import Role, create_engine, database_url
+from app.database import Role, create_engine, database_url, reason_of
 from app.errors import Unavailable
 from app.metrics import Metrics
 from app.redis import open_redis
@@ -54,8 +54,7 @@ async def _check_database(settings: Settings, role: Role) -> Finding:
         async with asyncio.timeout(limit), engine.connect() as connection:
             answer = await connection.scalar(text(f"SELECT {version}"))
     except (SQLAlchemyError, OSError) as error:
-        reason = str(getattr(error, "orig", error)) or "it does not answer in time"
-        return Finding(name, False, f"{shown}: {reason}")
+        return Finding(name, False, f"{shown}: {reason_of(error)}")
     finally:
         await engine.dispose()
     return Finding(name, True, f"{shown}, version {answer}")

@@ -18,10 +18,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import accounts, schema
 from app import check as checks
 from app.catalogue import import_catalogue
-from app.database import create_engine, open_database
+from app.database import create_engine, open_database, reason_of
 from app.database_timing import DatabaseTiming
 from app.errors import Conflict, NotFound
 from app.goodbooks import WrongShape
+from app.logs import configure_logs
 from app.metrics import Metrics
 from app.schemas.user import Role, UserCreate
 from app.services.jobs import JobService
@@ -29,6 +30,8 @@ from app.settings import Settings, read_settings, settings_warnings
 from app.settings_table import settings_table
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+MAX_ID = 2**63 - 1  # a BIGINT
+
 console = Console(highlight=False)
 
 
@@ -47,7 +50,9 @@ def serve(
 
 @app.command()
 def migrate(
-    to: Annotated[str, typer.Option(help="A revision, `head`, or `base` for none.")] = "head",
+    to: Annotated[
+        str, typer.Option(help="A revision, `head`, `base` for none, or -1 for the one before.")
+    ] = "head",
 ) -> None:
     """Bring the database's schema to a revision, up or down."""
     asyncio.run(_migrate(to))
@@ -90,7 +95,9 @@ def import_books(file: Annotated[Path, typer.Argument(help="In the goodbooks for
     except (WrongShape, OSError) as error:
         raise SystemExit(f"Nothing was imported: {error}") from None
     except SQLAlchemyError as error:
-        raise SystemExit(f"The database failed; import again to go on: {error}") from None
+        raise SystemExit(
+            f"The database failed; import again to go on: {reason_of(error)}"
+        ) from None
     for row in result.refused:
         typer.echo(f"{file}:{row.line}: {row.reason}", err=True)
     typer.echo(
@@ -120,7 +127,7 @@ def create_user(
     except Conflict as error:
         raise SystemExit(str(error)) from None
     except (SQLAlchemyError, OSError) as error:
-        raise SystemExit(f"The database failed: {getattr(error, 'orig', error)}") from None
+        raise SystemExit(f"The database failed: {reason_of(error)}") from None
     typer.echo(f"Account {user.id}: {user.email}, {user.role}")
 
 
@@ -134,7 +141,7 @@ def set_role(
     except NotFound as error:
         raise SystemExit(str(error)) from None
     except (SQLAlchemyError, OSError) as error:
-        raise SystemExit(f"The database failed: {getattr(error, 'orig', error)}") from None
+        raise SystemExit(f"The database failed: {reason_of(error)}") from None
     typer.echo(f"{email}: {role}")
 
 
@@ -151,7 +158,7 @@ def work(
 
 @app.command()
 def demo_sellers(
-    port: Annotated[int, typer.Option(help="The first of three; 0: any.")] = 9900,
+    port: Annotated[int, typer.Option(min=0, max=65533, help="The first of three; 0: any.")] = 9900,
 ) -> None:
     """Run booksellers for GET /v1/books/{book_id}/offers, as slow and broken as they are told."""
     from app.demo_sellers import listening, run_sellers, setting
@@ -171,15 +178,19 @@ def schedule() -> None:
 
 @app.command()
 def jobs(
-    requeue: Annotated[int | None, typer.Option(help="Try this dead job again.")] = None,
+    requeue: Annotated[
+        int | None, typer.Option(min=1, max=MAX_ID, help="Try this dead job again.")
+    ] = None,
     requeue_all: Annotated[bool, typer.Option(help="Try all dead jobs again.")] = False,
-    discard: Annotated[int | None, typer.Option(help="Forget this dead job.")] = None,
+    discard: Annotated[
+        int | None, typer.Option(min=1, max=MAX_ID, help="Forget this dead job.")
+    ] = None,
 ) -> None:
     """Show how many jobs wait and which were given up; try those again, or forget them."""
     try:
         asyncio.run(_jobs(requeue, requeue_all, discard))
     except (SQLAlchemyError, OSError) as error:
-        raise SystemExit(f"The database failed: {getattr(error, 'orig', error)}") from None
+        raise SystemExit(f"The database failed: {reason_of(error)}") from None
 
 
 @app.command()
@@ -206,6 +217,8 @@ def _command_settings() -> Settings:
     settings = read_settings()
     for warning in settings_warnings():
         typer.echo(f"Warning: {warning}", err=True)
+    if settings.database.echo:
+        configure_logs(settings.log)
     return settings
 
 
@@ -243,7 +256,7 @@ async def _migrate(to: str) -> None:
         await schema.migrate(engine, to)
         after = await schema.current_revision(engine)
     except (SQLAlchemyError, OSError, CommandError) as error:
-        raise SystemExit(f"The migration failed: {getattr(error, 'orig', error)}") from None
+        raise SystemExit(f"The migration failed: {reason_of(error)}") from None
     finally:
         await engine.dispose()
     typer.echo(f"Schema: {before or 'empty'} -> {after or 'empty'}")

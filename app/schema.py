@@ -31,6 +31,8 @@ async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
         go(alembic_config(connection), revision)
 
     load_scripts()
+    if not revision:
+        raise CommandError("no revision is given; the newest is head")
     try:
         async with migration_transaction(engine) as connection:
             await connection.run_sync(run)
@@ -99,8 +101,8 @@ def needed_revision() -> str | None:
 
 
 def _is_below(revision: str, current: str | None) -> bool:
-    if revision == "base" or current is None:
-        return revision == "base"
+    if revision == "base" or current is None or revision.startswith(("+", "-")):
+        return revision == "base" or revision.startswith("-")
     scripts = load_scripts()
     above = {script.revision for script in scripts.iterate_revisions(current, "base")}
     wanted = scripts.get_revision(revision)

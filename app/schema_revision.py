@@ -66,6 +66,8 @@ def read_migrations() -> Migrations:
 
 async def read_revisions(connection: AsyncConnection | AsyncSession) -> set[str]:
     """What the database says; nothing where it has no such table. Raises if it is away."""
+    if isinstance(connection, AsyncSession):
+        connection = await connection.connection()  # what fails here is not the table
     try:
         return set(await connection.scalars(text("SELECT version_num FROM alembic_version")))
     except DBAPIError as error:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import accounts, processes, schema
 from app.catalogue import import_catalogue
-from app.database import create_engine
+from app.database import create_engine, reason_of
 from app.demo_sellers import addresses, listening, run_sellers, setting
 from app.models import Book, User
 from app.schema_revision import BrokenMigrations, read_migrations, read_revisions
@@ -85,7 +85,7 @@ def serve(*, reload: bool, mariadb: bool, jobs: bool) -> None:
     except BrokenMigrations as error:
         raise SystemExit(str(error)) from None
     except (SQLAlchemyError, CommandError) as error:
-        raise SystemExit(f"The database failed: {getattr(error, 'orig', error)}") from None
+        raise SystemExit(f"The database failed: {reason_of(error)}") from None
     raise SystemExit(code)
 
 

@@ -11,8 +11,8 @@ from pydantic_core import PydanticCustomError
 
 from app.addresses import in_both_forms
 from app.cpus import available_cpus
+from app.database_urls import DatabaseUrl
 from app.server_urls import (
-    DatabaseUrl,
     FilesUrl,
     HttpUrl,
     MailUrl,

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy import create_engine as create_sync_engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.database import create_engine
+from app.database import create_engine, reason_of
 from app.models import Base
 from app.schema import migration_transaction
 from app.settings import read_database_settings
@@ -55,7 +55,7 @@ async def main() -> None:
         async with migration_transaction(engine) as connection:
             await connection.run_sync(migrate)
     except (SQLAlchemyError, OSError) as error:
-        raise SystemExit(f"The database failed: {getattr(error, 'orig', error)}") from None
+        raise SystemExit(f"The database failed: {reason_of(error)}") from None
     finally:
         await engine.dispose()
 

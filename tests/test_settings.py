@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,110 @@ def test_url_of_a_database_that_is_not_supported_is_refused(
     ]
 
 
+MARIADB = "mariadb+asyncmy://u:hunter2@h/books"
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        (f"{MARIADB}?ssl=true", "has the parameter ssl, which the driver does not know; for TLS"),
+        (f"{MARIADB}?ssl_mode=REQUIRED", "has the parameter ssl_mode, which the driver does not"),
+        (f"{MARIADB}?sslmode=require", "has the parameter sslmode, which the driver does not know"),
+        (
+            f"{MARIADB}?tls=1",
+            "has the parameter tls, which the driver does not know; for TLS, name",
+        ),
+        (f"{MARIADB}?timeout=3", "has the parameter timeout; known are charset, init_command, "),
+        (f"{MARIADB}?pool_size=3", "has the parameter pool_size; known are charset, "),
+        (f"{MARIADB}?charset=utf8mb4&charset=utf8mb4", "has the parameter charset twice"),
+        (f"{MARIADB}?charset=latin1", "has a charset other than utf8mb4"),
+        (f"{MARIADB}?read_timeout=soon", "has a parameter of another type: "),
+        (f"{MARIADB}?ssl_ca=/nowhere", "names /nowhere as its ssl_ca, which does not exist"),
+        (f"{MARIADB}?ssl_ca=.env", "has TLS that cannot be used: "),
+        (f"{MARIADB}?ssl_capath=.&ssl_key=.env", "has ssl_key without ssl_cert"),
+        (
+            f"{MARIADB}?ssl_cipher=HIGH",
+            "has TLS without ssl_ca or ssl_capath: no certificate would",
+        ),
+        (f"{MARIADB}?ssl_check_hostname=false", "has TLS without ssl_ca or ssl_capath: "),
+        ("mariadb+asyncmy://u:hunter2@h", "names no database, as in mariadb+asyncmy://user@host/"),
+        ("sqlite+aiosqlite:///no/books.db", "names no/books.db, but there is no folder "),
+        ("sqlite+aiosqlite:///.", "names ., which is a folder; name a file in it"),
+        ("sqlite+aiosqlite://", "names no file; each connection would have a database of its own"),
+        ("sqlite+aiosqlite:///:memory:", "names no file; each connection would have"),
+        ("sqlite+aiosqlite://host/books.db", "has a host; a file is sqlite+aiosqlite:////absolute"),
+        ("sqlite+aiosqlite:///books.db?mode=ro", "has the parameter mode; known are cached_"),
+    ],
+)
+@pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_READ_URL"])
+def test_part_of_a_database_url_that_no_driver_can_use_is_named(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, url: str, reason: str
+):
+    (folder / ".env").write_text("\n")
+
+    [line] = refused(monkeypatch, **{name: url})
+
+    assert line.startswith(f"{name}: {reason}")
+    assert "hunter2" not in line
+
+
+def test_a_database_file_that_cannot_be_written_is_named(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+):
+    file = folder / "books.db"
+    file.touch()
+    # Whoever runs the tests as root may write everywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != file)
+
+    [line] = refused(monkeypatch, DATABASE_URL=f"sqlite+aiosqlite:///{file}")
+
+    assert line == f"DATABASE_URL: names {file}, but {file} cannot be written by this user"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "?charset=utf8mb4&unix_socket=%2Frun%2Fmysqld.sock",
+        "?read_timeout=30",
+        "?ssl_capath=.&ssl_cipher=HIGH",
+    ],
+)
+def test_parameters_of_a_database_url_that_the_driver_knows_are_accepted(
+    monkeypatch: pytest.MonkeyPatch, query: str
+):
+    monkeypatch.setenv("DATABASE_URL", MARIADB + query)
+
+    assert url_of(read_settings().database).database == "books"
+
+
+@pytest.mark.parametrize("name", ["REDIS_URL", "JOBS_URL"])
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("redis://:hunter2@h?foo=bar", "has the parameter foo; known are client_name, db, "),
+        ("redis://:hunter2@h?decode_responses=true", "has the parameter decode_responses; known"),
+        ("redis://:hunter2@h?max_connections=3", "has the parameter max_connections; known are "),
+        (
+            "redis://:hunter2@h?ssl_cert_reqs=none",
+            "has the parameter ssl_cert_reqs, which needs re",
+        ),
+        ("rediss://:hunter2@h?ssl_ca_certs=/nowhere", "names /nowhere as its ssl_ca_certs, which"),
+        ("redis://:hunter2@h/books", "has the path /books, which is not the number of a database"),
+        ("redis://:hunter2@h/-1", "has the path /-1, which is not the number of a database"),
+        ("redis://:hunter2@h/1/2", "has the path /1/2, which is not the number of a database"),
+        ("unix://", "names no socket, as in unix:///run/redis.sock"),
+    ],
+)
+def test_part_of_a_redis_url_that_the_client_cannot_use_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, url: str, reason: str
+):
+    [line] = refused(monkeypatch, **{name: url})
+
+    assert line.startswith(f"{name}: {reason}")
+    assert "hunter2" not in line
+
+
 @pytest.mark.parametrize("url", ["127.0.0.1", "http://h", "redis://:hun/ter2@h", "redis://h?db=x"])
 def test_url_that_is_not_of_redis_is_refused(monkeypatch: pytest.MonkeyPatch, url: str):
     [line] = refused(monkeypatch, REDIS_URL=url)
@@ -205,7 +310,9 @@ def test_url_that_is_not_of_redis_is_refused(monkeypatch: pytest.MonkeyPatch, ur
     assert "hun" not in line
 
 
-@pytest.mark.parametrize("url", ["redis://h", "rediss://u:p@h:6380/1", "unix:///run/redis.sock"])
+@pytest.mark.parametrize(
+    "url", ["redis://h", "rediss://u:p@h:6380/1", "unix:///run/redis.sock?db=2"]
+)
 def test_url_of_redis_is_accepted(monkeypatch: pytest.MonkeyPatch, url: str):
     monkeypatch.setenv("REDIS_URL", url)
 

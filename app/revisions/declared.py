@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Column, Dialect, Table, event, make_url
 from sqlalchemy.types import TypeEngine
 
-from app.server_urls import DRIVERS
+from app.database_urls import DRIVERS
 from app.sqlite_ddl import CompleteSQLiteImpl
 
 DIALECTS: list[Dialect] = [make_url(f"{driver}://").get_dialect()() for driver in DRIVERS]

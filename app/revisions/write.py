@@ -18,6 +18,7 @@ from sqlalchemy import Column, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.types import TypeEngine
 
+from app.database import reason_of
 from app.revisions.declared import declared, recording, types_differ
 from app.revisions.operations import adjust
 from app.revisions.text import render_item
@@ -58,7 +59,7 @@ def write_migration(name: str, *, empty: bool = False) -> Written | None:
         try:
             command.upgrade(config, "head")
         except SQLAlchemyError as error:
-            reason = getattr(error, "orig", error)
+            reason = reason_of(error)
             raise CommandError(f"The migrations do not run on SQLite: {reason}") from error
         config.attributes["options"] = {"compare_type": _types_differ, "render_item": render_item}
         written = command.revision(

@@ -51,7 +51,8 @@ def on_starting(server: Arbiter) -> None:
         raise SystemExit(str(error)) from None
     except (SQLAlchemyError, OSError) as error:
         server.log.warning(
-            "Neither budget nor schema are checked, no database: %s", reason_of(error)
+            "The connection budget and the schema are not checked, no database: %s",
+            reason_of(error),
         )
         return
     if not schema.ok:

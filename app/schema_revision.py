@@ -77,14 +77,12 @@ async def read_revisions(connection: AsyncConnection | AsyncSession) -> set[str]
 
 
 class SchemaState:
-    """Asks the database until its schema is current, and then no more."""
+    """Remembers that the schema is current: it is queried only until then."""
 
     def __init__(self) -> None:
         self.current = False
 
     async def lack(self, session: AsyncSession) -> str | None:
-        if self.current:
-            return None
         lack = read_migrations().lack(await read_revisions(session))
         self.current = lack is None
         return lack

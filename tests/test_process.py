@@ -173,4 +173,4 @@ async def test_service_starts_and_recovers_without_its_database(
             recovered = await client.get("/v1/books")
 
         assert (without.status_code, recovered.status_code) == (503, 200)
-        assert service.messages("The connection budget is not checked")
+        assert service.messages("The connection budget and the schema are not checked")

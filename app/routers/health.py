@@ -42,8 +42,9 @@ async def _ask_servers(state: dict[str, Any]) -> Readiness:
     redis: Redis = state["redis"]
     schema: SchemaState = state["schema"]
     async with sessions.read() as session:
-        await session.execute(text("SELECT 1"))
-        if (lack := await schema.lack(session)) is not None:
+        if schema.current:
+            await session.execute(text("SELECT 1"))
+        elif (lack := await schema.lack(session)) is not None:
             raise Unavailable(lack)
     try:
         await redis.ping()

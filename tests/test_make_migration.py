@@ -76,6 +76,9 @@ CHANGED = {
             "    format: Mapped[str] = mapped_column(String(20), default='paper', index=True)\n"
             "    owner_id: Mapped[int | None] = mapped_column(\n"
             "        ForeignKey('users.id', ondelete='SET NULL'), index=True)\n"
+            "    doubled: Mapped[int] = mapped_column(\n"
+            "        Computed('ratings_count * 2', persisted=True), index=True)\n"
+            "    sequel_id: Mapped[int | None] = mapped_column(ForeignKey('books.id'))\n"
             "    book_authors: Mapped",
         ),
         ("mapped_column(String(500), index=True)", "mapped_column(String(700), unique=True)"),
@@ -91,6 +94,7 @@ CHANGED = {
         ("    token: Mapped[uuid.UUID]\n", ""),
         ('    PAID = "paid"\n', '    PAID = "paid"\n    SENT = "sent"\n'),
     ),
+    "models/review.py": (('("user_id", "book_id")', '("user_id", "book_id", "rating")'),),
     "models/user.py": (("mapped_column(String(100))", "mapped_column(String(100), unique=True)"),),
 }
 # Up and down with rows in the tables, in a process that has the models of the copy.

@@ -2,7 +2,7 @@
 
 import enum
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -49,6 +49,7 @@ def adjust(script: ops.MigrationScript) -> list[str]:
         raise CommandError("\n".join(missing))
     for container in (upgrade, downgrade):
         for change in _changes(container.ops, ops.AddColumnOp):
+            _leave_nullable([change.column])
             if _needs_default(change.column):
                 change.column = _with_default(change.column)
         container.ops = list(_portable(container.ops))
@@ -83,6 +84,7 @@ def _portable(operations: list[Any]) -> Iterator[Any]:
     for operation in operations:
         if isinstance(operation, ops.CreateTableOp):
             _set_options(operation)
+            _leave_nullable(operation.columns)
         if not isinstance(operation, ops.ModifyTableOps):
             yield operation
             continue
@@ -90,16 +92,24 @@ def _portable(operations: list[Any]) -> Iterator[Any]:
         if operation.table_name in dropped:
             # MariaDB keeps an index that a foreign key uses; both go with the table.
             changes = [change for change in changes if not isinstance(change, ops.DropIndexOp)]
+        recreated = {o.index_name for o in changes if isinstance(o, ops.CreateIndexOp)}
+        changes = sorted(changes, key=lambda change: _turn(change, recreated))
         if all(isinstance(change, ops.CreateIndexOp | ops.DropIndexOp) for change in changes):
             yield from changes  # neither database needs a batch for them
             continue
-        # MariaDB drops an index only after the foreign key that uses it.
-        operation.ops = sorted(changes, key=lambda change: not _drops_foreign_key(change))
+        operation.ops = changes
         yield operation
 
 
-def _drops_foreign_key(change: Any) -> bool:
-    return isinstance(change, ops.DropConstraintOp) and change.constraint_type == "foreignkey"
+def _turn(change: Any, recreated: set[str | None]) -> int:
+    """A foreign key of MariaDB always needs an index: it goes before it, or another one comes."""
+    if isinstance(change, ops.DropConstraintOp) and change.constraint_type == "foreignkey":
+        return 0
+    if isinstance(change, ops.DropConstraintOp):
+        return 2
+    if isinstance(change, ops.DropIndexOp):
+        return 1 if change.index_name in recreated else 2
+    return 3 if isinstance(change, ops.DropColumnOp) else 1
 
 
 def _set_options(create: ops.CreateTableOp) -> None:
@@ -107,6 +117,13 @@ def _set_options(create: ops.CreateTableOp) -> None:
         create.kw.update(known.options)
     if create.to_table().autoincrement_column is not None:
         create.kw["sqlite_autoincrement"] = True  # like MariaDB: a deleted id is not used again
+
+
+def _leave_nullable(columns: Iterable[Any]) -> None:
+    """MariaDB has no NOT NULL for a generated column."""
+    for column in columns:
+        if isinstance(column, Column) and column.computed is not None:
+            column.nullable = True
 
 
 def _needs_default(column: Column[Any]) -> bool:

@@ -9,7 +9,7 @@ BIN := .venv/bin
 .DEFAULT_GOAL := help
 .PHONY: help run dev test test-browser fuzz lint format bench-overhead bench-cache bench-overload bench-login \
 	bench-offers bench-covers bench-input \
-	profile secrets deploy rollback roll reload backup restore test-compose check lock clean
+	migration profile secrets deploy rollback roll reload backup restore test-compose check lock clean
 
 help: ## Show these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench-covers: .venv/dev ## See what two hundred uploads at once do to everybody 
 
 bench-input: .venv/dev ## Send the worst requests of a megabyte and see how long they block a worker
 	@$(BIN)/python -m benchmarks.worst_input
+
+migration: .venv/dev ## Write a migration of what has changed in the models (NAME=orders, EMPTY=1)
+	@$(BIN)/python -m app make-migration $(if $(EMPTY),--empty) -- "$(NAME)"
 
 profile: .venv/dev ## Record a flame graph of a worker under load: var/profile.svg
 	@$(BIN)/python -m benchmarks.profile

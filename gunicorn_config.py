@@ -14,7 +14,10 @@ import app.main  # noqa: F401
 from app import slots
 from app.addresses import in_both_forms
 from app.budget import connection_budget
-from app.settings import read_settings
+from app.check import check_schema
+from app.database import reason_of
+from app.schema_revision import BrokenMigrations, read_migrations
+from app.settings import read_settings, settings_warnings
 
 settings = read_settings()
 
@@ -39,13 +42,32 @@ control_socket_disable = True
 
 def on_starting(server: Arbiter) -> None:
     """Before the first worker: refuse what would fail later, under load."""
+    warn_of_settings(server)
     try:
+        read_migrations()
         budget = asyncio.run(connection_budget(settings))
+        schema = asyncio.run(check_schema(settings))
+    except BrokenMigrations as error:
+        raise SystemExit(str(error)) from None
     except (SQLAlchemyError, OSError) as error:
-        server.log.warning("The connection budget is not checked, no database: %r", error)
+        server.log.warning(
+            "The connection budget and the schema are not checked, no database: %s",
+            reason_of(error),
+        )
         return
+    if not schema.ok:
+        # Workers start nevertheless: they are ready as soon as somebody migrates.
+        server.log.error(schema.detail)
     if budget and not budget.fits:
         raise SystemExit(f"Too many connections: {budget}")
+
+
+def warn_of_settings(server: Arbiter) -> None:
+    for warning in settings_warnings():
+        server.log.warning(warning)
+
+
+on_reload = warn_of_settings
 
 
 def pre_fork(server: Arbiter, worker: Worker) -> None:

@@ -9,12 +9,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.budget import connection_budget
-from app.database import Role, create_engine, database_url
+from app.database import Role, create_engine, database_url, reason_of
 from app.errors import Unavailable
 from app.metrics import Metrics
 from app.redis import open_redis
-from app.schema import current_revision, needed_revision
-from app.settings import RedisSettings, Settings
+from app.schema_revision import BrokenMigrations, read_migrations, read_revisions
+from app.settings import RedisSettings, Settings, settings_warnings
 from app.storage import Storage, make_storage
 
 
@@ -26,6 +26,7 @@ class Finding(NamedTuple):
 
 async def run_checks(settings: Settings) -> list[Finding]:
     findings = [Finding("settings", True, f"ENVIRONMENT={settings.environment}")]
+    findings += [Finding("settings", True, warning) for warning in settings_warnings()]
     database = await _check_database(settings, "write")
     findings.append(database)
     if settings.database.read_url is not None:
@@ -37,7 +38,7 @@ async def run_checks(settings: Settings) -> list[Finding]:
     if (storage := make_storage(settings)) is not None:
         findings.append(await _check_files(storage, str(settings.files.url)))
     if database.ok:
-        findings.append(await _check_schema(settings))
+        findings.append(await check_schema(settings))
         findings.append(await _check_budget(settings))
     return findings
 
@@ -53,8 +54,7 @@ async def _check_database(settings: Settings, role: Role) -> Finding:
         async with asyncio.timeout(limit), engine.connect() as connection:
             answer = await connection.scalar(text(f"SELECT {version}"))
     except (SQLAlchemyError, OSError) as error:
-        reason = str(getattr(error, "orig", error)) or "it does not answer in time"
-        return Finding(name, False, f"{shown}: {reason}")
+        return Finding(name, False, f"{shown}: {reason_of(error)}")
     finally:
         await engine.dispose()
     return Finding(name, True, f"{shown}, version {answer}")
@@ -81,17 +81,22 @@ async def _check_files(storage: Storage, url: str) -> Finding:
     return Finding("files", True, url)
 
 
-async def _check_schema(settings: Settings) -> Finding:
-    engine = create_engine(settings.database, "maintenance")
+async def check_schema(settings: Settings) -> Finding:
+    engine = create_engine(settings.database, "read")
     try:
-        current = await current_revision(engine)
+        migrations = read_migrations()
+        async with engine.connect() as connection:
+            revisions = await read_revisions(connection)
+    except BrokenMigrations as error:
+        return Finding("schema", False, str(error))
     finally:
         await engine.dispose()
-    needed = needed_revision()
-    if current == needed:
-        return Finding("schema", True, f"revision {current}")
-    hint = "run: python -m app migrate"
-    return Finding("schema", False, f"revision {current}, this code needs {needed}; {hint}")
+    if (lack := migrations.lack(revisions)) is not None:
+        return Finding("schema", False, lack)
+    shown = f"revision {', '.join(sorted(revisions))}"
+    if migrations.newest not in revisions:
+        shown += f", newer than this code, which needs {migrations.newest}"
+    return Finding("schema", True, shown)
 
 
 async def _check_budget(settings: Settings) -> Finding:

@@ -19,18 +19,21 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import accounts, schema
 from app import check as checks
 from app.catalogue import describe, import_catalogue
-from app.database import create_engine, open_database
+from app.database import create_engine, open_database, reason_of
 from app.database_timing import DatabaseTiming
 from app.email_address import normalize_email
 from app.errors import Conflict, NotFound
 from app.goodbooks import WrongShape
+from app.logs import configure_logs
 from app.metrics import Metrics
 from app.schemas.user import Role, UserCreate
 from app.services.jobs import JobService
-from app.settings import read_settings
+from app.settings import Settings, read_settings, settings_warnings
 from app.settings_table import settings_table
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+MAX_ID = 2**63 - 1  # a BIGINT
+
 console = Console(highlight=False)
 
 
@@ -49,10 +52,33 @@ def serve(
 
 @app.command()
 def migrate(
-    to: Annotated[str, typer.Option(help="A revision, `head`, or `base` for none.")] = "head",
+    to: Annotated[
+        str, typer.Option(help="A revision, `head`, `base` for none, or -1 for the one before.")
+    ] = "head",
 ) -> None:
     """Bring the database's schema to a revision, up or down."""
     asyncio.run(_migrate(to))
+
+
+@app.command()
+def make_migration(
+    name: Annotated[str, typer.Argument(help="What it is about, such as `orders`.")],
+    empty: Annotated[bool, typer.Option(help="Without operations, to write them by hand.")] = False,
+) -> None:
+    """Write a migration of what has changed in the models; needs no database."""
+    # Only here: in production nobody writes one.
+    from app.revisions.write import write_migration
+
+    try:
+        written = write_migration(name, empty=empty)
+    except CommandError as error:
+        raise SystemExit(f"No migration was written. {error}") from None
+    if written is None:
+        typer.echo("Nothing to write: the migrations make the tables of app/models/__init__.py")
+        return
+    typer.echo(f"{written.path.relative_to(Path.cwd())}: read it, then run: make test")
+    for warning in written.warnings:
+        typer.echo(f"Note: {warning}", err=True)
 
 
 @app.command()
@@ -63,7 +89,7 @@ def import_books(file: Annotated[Path, typer.Argument(help="In the goodbooks for
             task = progress.add_task(f"Importing {file.name}", total=None)
             result = asyncio.run(
                 import_catalogue(
-                    read_settings().database,
+                    _command_settings().database,
                     file,
                     lambda done, total: progress.update(task, completed=done, total=total),
                 )
@@ -71,7 +97,9 @@ def import_books(file: Annotated[Path, typer.Argument(help="In the goodbooks for
     except (WrongShape, OSError) as error:
         raise SystemExit(f"Nothing was imported: {error}") from None
     except SQLAlchemyError as error:
-        raise SystemExit(f"The database failed; import again to go on: {error}") from None
+        raise SystemExit(
+            f"The database failed; import again to go on: {reason_of(error)}"
+        ) from None
     for text in describe(result.notes):
         typer.echo(f"{file}:{text}", err=True)
     for row in result.refused:
@@ -92,14 +120,14 @@ def create_user(
     """Make an account; the password is asked for, or is the first line of the standard input."""
     try:
         body = UserCreate(email=email, name=name or email, password=_read_password())
-        user = asyncio.run(accounts.create_user(read_settings(), body, role))
+        user = asyncio.run(accounts.create_user(_command_settings(), body, role))
     except ValidationError as error:
         faults = (f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
         raise SystemExit("\n".join(faults)) from None
     except Conflict as error:
         raise SystemExit(str(error)) from None
     except (SQLAlchemyError, OSError) as error:
-        raise SystemExit(f"The database failed: {getattr(error, 'orig', error)}") from None
+        raise SystemExit(f"The database failed: {reason_of(error)}") from None
     typer.echo(f"Account {user.id}: {user.email}, {user.role}")
 
 
@@ -113,11 +141,11 @@ def set_role(
     except ValueError as error:
         raise SystemExit(f"email: {error}") from None
     try:
-        asyncio.run(accounts.set_role(read_settings(), email, role))
+        asyncio.run(accounts.set_role(_command_settings(), email, role))
     except NotFound as error:
         raise SystemExit(str(error)) from None
     except (SQLAlchemyError, OSError) as error:
-        raise SystemExit(f"The database failed: {getattr(error, 'orig', error)}") from None
+        raise SystemExit(f"The database failed: {reason_of(error)}") from None
     typer.echo(f"{email}: {role}")
 
 
@@ -134,7 +162,7 @@ def work(
 
 @app.command()
 def demo_sellers(
-    port: Annotated[int, typer.Option(help="The first of three; 0: any.")] = 9900,
+    port: Annotated[int, typer.Option(min=0, max=65533, help="The first of three; 0: any.")] = 9900,
 ) -> None:
     """Run booksellers for GET /v1/books/{book_id}/offers, as slow and broken as they are told."""
     from app.demo_sellers import listening, run_sellers, setting
@@ -154,15 +182,19 @@ def schedule() -> None:
 
 @app.command()
 def jobs(
-    requeue: Annotated[int | None, typer.Option(help="Try this dead job again.")] = None,
+    requeue: Annotated[
+        int | None, typer.Option(min=1, max=MAX_ID, help="Try this dead job again.")
+    ] = None,
     requeue_all: Annotated[bool, typer.Option(help="Try all dead jobs again.")] = False,
-    discard: Annotated[int | None, typer.Option(help="Forget this dead job.")] = None,
+    discard: Annotated[
+        int | None, typer.Option(min=1, max=MAX_ID, help="Forget this dead job.")
+    ] = None,
 ) -> None:
     """Show how many jobs wait and which were given up; try those again, or forget them."""
     try:
         asyncio.run(_jobs(requeue, requeue_all, discard))
     except (SQLAlchemyError, OSError) as error:
-        raise SystemExit(f"The database failed: {getattr(error, 'orig', error)}") from None
+        raise SystemExit(f"The database failed: {reason_of(error)}") from None
 
 
 @app.command()
@@ -196,8 +228,18 @@ def _read_password() -> str:
         raise SystemExit("password: Is not UTF-8") from None
 
 
-async def _jobs(requeue: int | None, requeue_all: bool, discard: int | None) -> None:
+def _command_settings() -> Settings:
+    """For a command that ends by itself; what serves or works says the warnings in its log."""
     settings = read_settings()
+    for warning in settings_warnings():
+        typer.echo(f"Warning: {warning}", err=True)
+    if settings.database.echo:
+        configure_logs(settings.log)
+    return settings
+
+
+async def _jobs(requeue: int | None, requeue_all: bool, discard: int | None) -> None:
+    settings = _command_settings()
     timing = DatabaseTiming(Metrics(), settings.log.slow_statement, settings.database.max_waiting)
     async with open_database(settings.database, timing) as sessions:
         service = JobService(sessions, settings.jobs)
@@ -224,13 +266,13 @@ async def _jobs(requeue: int | None, requeue_all: bool, discard: int | None) -> 
 
 
 async def _migrate(to: str) -> None:
-    engine = create_engine(read_settings().database, "maintenance")
+    engine = create_engine(_command_settings().database, "maintenance")
     try:
         before = await schema.current_revision(engine)
         await schema.migrate(engine, to)
         after = await schema.current_revision(engine)
     except (SQLAlchemyError, OSError, CommandError) as error:
-        raise SystemExit(f"The migration failed: {getattr(error, 'orig', error)}") from None
+        raise SystemExit(f"The migration failed: {reason_of(error)}") from None
     finally:
         await engine.dispose()
     typer.echo(f"Schema: {before or 'empty'} -> {after or 'empty'}")

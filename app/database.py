@@ -1,5 +1,6 @@
 """The engines of one worker: how they connect, wait and ping."""
 
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -116,9 +117,10 @@ def create_engine(settings: DatabaseSettings, role: Role, *, probe: bool = False
         if not sqlite:
             options["connect_args"]["stmt_cache_size"] = 64
 
-    engine = create_async_engine(
-        url, echo=settings.echo, hide_parameters=not settings.echo, **options
-    )
+    if settings.echo:
+        # With its own option SQLAlchemy would write each statement beside our log as well.
+        logging.getLogger("sqlalchemy.engine").setLevel(logging.INFO)
+    engine = create_async_engine(url, hide_parameters=not settings.echo, **options)
     _run_on_connect(engine, _sqlite_setup(role) if sqlite else _mariadb_setup(settings, role))
     _refuse_unfit_values(engine)
     if sqlite and role not in READING:
@@ -134,6 +136,14 @@ def database_url(settings: DatabaseSettings, role: Role = "write") -> URL:
     if settings.password is not None:
         url = url.set(password=settings.password.get_secret_value())
     return url
+
+
+def reason_of(error: Exception) -> str:
+    """What the database or the network says, without the statement and the number of the error."""
+    cause = getattr(error, "orig", error)
+    arguments: tuple[Any, ...] = getattr(cause, "args", ())
+    text = arguments[1] if len(arguments) == 2 and not isinstance(cause, OSError) else cause
+    return " ".join(f"{text}".split()) or "it did not respond in time"
 
 
 def _pool_options(settings: DatabaseSettings, role: Role) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from taskiq.receiver import Receiver
 
 from app.background import alongside, beat
+from app.database import Sessions
 from app.errors import AppError
 from app.job_queue import DELIVER, QUEUE_ERRORS, REPEAT
 from app.jobs import REPEATED, Tools, do
@@ -21,8 +22,9 @@ from app.metrics import Metrics
 from app.request_context import RequestContext, current_request
 from app.resources import open_resources
 from app.scheduler import run_scheduler
+from app.schema_revision import BrokenMigrations, SchemaState
 from app.services.jobs import Claimed, JobService
-from app.settings import Settings
+from app.settings import Settings, settings_warnings
 
 SAMPLE = 15  # s; how often the outbox is looked at
 AGAIN = 1  # s; after which a server that is away is asked again
@@ -178,6 +180,9 @@ async def work(settings: Settings, *, schedule: bool) -> None:
             await stack.enter_async_context(_showing(settings, resources["metrics"]))
         if settings.mail.url is None:
             log.warning("MAIL_URL is not set: mail waits in the outbox until it is")
+        for warning in settings_warnings():
+            log.warning(warning)
+        await _warn_of_schema(resources["sessions"])
         log.info("Job worker started")
         works = [worker.watch(), beat(settings.jobs.heartbeat)]
         async with alongside(*works, *([run_scheduler(queue)] if schedule else [])):
@@ -195,6 +200,17 @@ async def _showing(settings: Settings, metrics: Metrics) -> AsyncIterator[None]:
         await asyncio.to_thread(server.shutdown)  # it waits until the thread has looked
         server.server_close()
         thread.join()
+
+
+async def _warn_of_schema(sessions: Sessions) -> None:
+    try:
+        async with asyncio.timeout(DATABASE_TIMEOUT), sessions.read() as session:
+            if (lack := await SchemaState().lack(session)) is not None:
+                log.error(lack)
+    except (SQLAlchemyError, AppError, OSError):
+        pass  # `watch` tells that there is no database
+    except BrokenMigrations as error:
+        raise SystemExit(str(error)) from None
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -1,6 +1,7 @@
 """What a line of the log looks like, and what is never in it."""
 
 import re
+import unicodedata
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -8,6 +9,13 @@ from typing import Any
 import orjson
 
 Line = dict[str, Any]
+
+SLOW = " was slow"
+_ACCESS = ("method", "path", "status", "duration_ms", "client", "request_id")
+MARGIN = 21  # cells for time and level
+SHOWN_ID = 9  # cells, enough to find its other lines
+MIN_PATH = 12  # cells
+LONGEST = 2000  # cells of a line that is not on a terminal
 
 _COLORS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
 
@@ -52,14 +60,53 @@ def render_json(line: Line) -> bytes:
     return orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def render_console(line: Line) -> bytes:
+def render_console(line: Line, columns: int | None = None) -> bytes:
+    """For people; a request is one line of a terminal with so many `columns`."""
     rest = dict(line)
     moment, level = rest.pop("time")[11:23], rest.pop("level")
     message, exception = _printable(rest.pop("message")), rest.pop("exception", None)
-    fields = "".join(f" \x1b[2m{name}=\x1b[0m{_printable(v)}" for name, v in rest.items())
+    if "request_id" in rest:
+        rest["request_id"] = _shortened(_printable(rest["request_id"]), SHOWN_ID)
+    separator = ""
+    if rest.keys() >= {*_ACCESS}:
+        message = _access(rest, message.endswith(SLOW), (columns or LONGEST) - MARGIN)
+        separator = f"\n{' ' * (MARGIN - 1)}"  # what a slow request was spent on
+    fields = "".join(f" {_dim(f'{name}=')}{_printable(v)}" for name, v in rest.items())
+    fields = fields and separator + fields
     color = _COLORS.get(level, "0")
-    text = f"\x1b[2m{moment}\x1b[0m \x1b[{color}m{level:<7}\x1b[0m {message}{fields}\n"
+    text = f"{_dim(moment)} \x1b[{color}m{level:<7}\x1b[0m {message}{fields}\n"
     return (text + (f"{exception}\n" if exception else "")).encode(errors="backslashreplace")
+
+
+def _access(fields: Line, slow: bool, width: int) -> str:
+    """A request without its name twice; takes what it says out of `fields`."""
+    method, path, status, ms, client, id = (fields.pop(name) for name in _ACCESS)
+    start = f"{_printable(method)} "
+    end = f" {status} {ms:.{1 if ms < 100 else 0}f} ms{SLOW if slow else ''}"
+    parts = [f"  {_printable(value)}" for value in (client, id) if value]
+    # Where there is no room, the client's address goes first: an IPv6 address is long.
+    while parts and width - _cells("".join([start, end, *parts])) < MIN_PATH:
+        del parts[0]
+    origin = "".join(parts)
+    room = max(MIN_PATH, width - _cells(start + end + origin))
+    return f"{start}{_shortened(_printable(path), room)}{end}{_dim(origin)}"
+
+
+def _shortened(text: str, cells: int) -> str:
+    if _cells(text) <= cells:
+        return text
+    while _cells(text) >= cells:
+        text = text[: min(cells, len(text)) - 1]
+    return f"{text}…"
+
+
+def _cells(text: str) -> int:
+    """The width of it on a terminal, where a Han character is as wide as two letters."""
+    return sum(1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
+
+
+def _dim(text: str) -> str:
+    return f"\x1b[2m{text}\x1b[0m"
 
 
 def _printable(value: Any) -> str:

@@ -21,6 +21,7 @@ from app.request_context import current_request
 from app.settings import LogSettings
 
 STDOUT = 1
+USUAL_COLUMNS = 80
 MAX_WAITING = 10_000  # lines; above it they are dropped and counted
 MAX_WRITE = 4096  # bytes; a pipe takes that much without mixing in another worker's lines
 BATCH_DELAY = 0.05  # s; lines that arrive meanwhile are written together
@@ -175,7 +176,7 @@ class LineHandler(logging.Handler):
 def configure_logs(settings: LogSettings) -> Output:
     """Send every logger of this process to one output, each line once."""
     lowest = logging.getLevelNamesMapping()[settings.level]
-    output = Output(render_console if _is_console(settings) else render_json, lowest)
+    output = Output(_render_for_people if _is_console(settings) else render_json, lowest)
     logging.basicConfig(level=settings.level, handlers=[LineHandler(output)], force=True)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -199,3 +200,12 @@ async def open_logs(settings: LogSettings) -> AsyncIterator[Output]:
 
 def _is_console(settings: LogSettings) -> bool:
     return settings.format == "console" or (settings.format == "auto" and os.isatty(STDOUT))
+
+
+def _render_for_people(line: Line) -> bytes:
+    try:
+        # A terminal that does not know its size says 0; it may change while we run.
+        columns = os.get_terminal_size(STDOUT).columns or USUAL_COLUMNS
+    except OSError:
+        columns = None
+    return render_console(line, columns)

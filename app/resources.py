@@ -24,6 +24,7 @@ from app.process_pool import ProcessPool, open_process_pool
 from app.rate_limit import RateLimiter
 from app.redis import open_redis
 from app.request_context import InFlight
+from app.schema_revision import SchemaState
 from app.settings import Settings
 from app.shared_connection import open_shared_connection
 from app.single_flight import SingleFlight
@@ -43,6 +44,7 @@ class Resources(TypedDict):
     workload: Workload
     in_flight: InFlight
     probes: SingleFlight
+    schema: SchemaState
     passwords: Passwords
     access_tokens: AccessTokens
     kept_answers: Safe
@@ -85,6 +87,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             workload=workload,
             in_flight=in_flight,
             probes=SingleFlight(),
+            schema=SchemaState(),
             passwords=passwords,
             access_tokens=AccessTokens(settings.tokens),
             kept_answers=Safe(settings),

@@ -11,7 +11,7 @@ from app.background import alongside, beat
 from app.job_queue import QUEUE_ERRORS, REPEAT, JobQueue, open_job_queue
 from app.jobs import REPEATED
 from app.logs import open_logs
-from app.settings import Settings
+from app.settings import Settings, settings_warnings
 
 SEND_TIMEOUT = 5  # s
 
@@ -52,6 +52,8 @@ async def schedule(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with open_logs(settings.log), open_job_queue(settings) as queue:
+        for warning in settings_warnings():
+            log.warning(warning)
         log.info("Scheduler started")
         async with alongside(beat(settings.jobs.heartbeat), run_scheduler(queue)):
             await stop.wait()

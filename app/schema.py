@@ -2,7 +2,9 @@
 
 import io
 import logging
-from pathlib import Path
+from argparse import Namespace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from alembic import command
 from alembic.config import Config
@@ -11,12 +13,13 @@ from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app import sqlite_ddl as sqlite_ddl  # registers itself with Alembic
+from app.schema_revision import MIGRATIONS, BrokenMigrations, read_migrations
 
 # It logs what MariaDB notes, such as that a primary key's name is not kept.
 logging.getLogger("asyncmy").setLevel(logging.ERROR)
-
-MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
 
 async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
@@ -25,23 +28,53 @@ async def migrate(engine: AsyncEngine, revision: str = "head") -> None:
     def run(connection: Connection) -> None:
         current = MigrationContext.configure(connection).get_current_revision()
         go = command.downgrade if _is_below(revision, current) else command.upgrade
-        go(_config(connection), revision)
+        go(alembic_config(connection), revision)
 
+    load_scripts()
+    if not revision:
+        raise CommandError("no revision is given; the newest is head")
     try:
-        async with engine.begin() as connection:
+        async with migration_transaction(engine) as connection:
             await connection.run_sync(run)
     except RevisionError as error:
         raise CommandError(f"the database is ahead of this code, or not ours: {error}") from error
 
 
+@asynccontextmanager
+async def migration_transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction in which SQLite may rebuild a table.
+
+    To alter a table, Alembic copies it and drops the original. With foreign keys enforced, that
+    would delete the rows that refer to it, so they are checked at the end instead. SQLite
+    ignores the switch inside a transaction.
+    """
+    async with engine.connect() as connection:
+        sqlite = connection.dialect.name == "sqlite"
+        if sqlite:
+            raw = await connection.get_raw_connection()
+            await raw.driver_connection.execute("PRAGMA foreign_keys=OFF")  # type: ignore[union-attr]
+        async with connection.begin():
+            yield connection
+            if sqlite:
+                await _require_foreign_keys(connection)
+
+
+async def _require_foreign_keys(connection: AsyncConnection) -> None:
+    found = await connection.exec_driver_sql("PRAGMA foreign_key_check")
+    if (row := found.mappings().first()) is not None:
+        tables = f"{row['table']} would refer to rows of {row['parent']}"
+        raise CommandError(f"rows of {tables} that do not exist")
+
+
 async def check(engine: AsyncEngine) -> None:
     """Raises Alembic's CommandError where the database differs from the models."""
     async with engine.begin() as connection:
-        await connection.run_sync(lambda sync: command.check(_config(sync)))
+        await connection.run_sync(lambda sync: command.check(alembic_config(sync)))
 
 
-def _config(connection: Connection) -> Config:
-    config = Config(stdout=io.StringIO())
+def alembic_config(connection: Connection) -> Config:
+    """For a command of Alembic on this connection, which prints nothing."""
+    config = Config(stdout=io.StringIO(), cmd_opts=Namespace(quiet=True))
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
     return config
@@ -54,14 +87,23 @@ async def current_revision(engine: AsyncEngine) -> str | None:
         )
 
 
+def load_scripts() -> ScriptDirectory:
+    """The migrations. Raises CommandError where they do not form one line with one end."""
+    try:
+        read_migrations()
+    except BrokenMigrations as error:
+        raise CommandError(str(error)) from None
+    return ScriptDirectory(str(MIGRATIONS))
+
+
 def needed_revision() -> str | None:
-    return ScriptDirectory(str(MIGRATIONS)).get_current_head()
+    return load_scripts().get_current_head()
 
 
 def _is_below(revision: str, current: str | None) -> bool:
-    if revision == "base" or current is None:
-        return revision == "base"
-    scripts = ScriptDirectory(str(MIGRATIONS))
+    if revision == "base" or current is None or revision.startswith(("+", "-")):
+        return revision == "base" or revision.startswith("-")
+    scripts = load_scripts()
     above = {script.revision for script in scripts.iterate_revisions(current, "base")}
     wanted = scripts.get_revision(revision)
     return wanted is not None and wanted.revision != current and wanted.revision in above

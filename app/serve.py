@@ -19,13 +19,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import accounts, processes, schema
 from app.catalogue import import_catalogue
-from app.database import create_engine
+from app.database import create_engine, reason_of
 from app.demo_sellers import addresses, listening, run_sellers, setting
 from app.models import Book, User
+from app.schema_revision import BrokenMigrations, read_migrations, read_revisions
 from app.schemas.user import Role, UserCreate
 from app.servers.private import ServerUnavailable, embedded_valkey, private_mariadb
 from app.servers.process import end_with_parent
-from app.settings import Settings, read_settings
+from app.settings import Settings, read_settings, settings_warnings
 from app.settings_sources import Sources, read
 
 ROOT = Path(__file__).parent.parent
@@ -58,6 +59,7 @@ def serve(*, reload: bool, mariadb: bool, jobs: bool) -> None:
                 used.append(_start_sellers(stack))
             settings = read_settings()
             if reload:
+                used += settings_warnings()  # without it, the master of the workers logs them
                 # It has one worker and one port; what would be on another is there too.
                 settings.metrics.port = None
                 os.environ["METRICS_PORT"] = ""
@@ -80,8 +82,10 @@ def serve(*, reload: bool, mariadb: bool, jobs: bool) -> None:
         raise SystemExit(str(error)) from None
     except OSError as error:
         raise SystemExit(f"Cannot write to {error.filename}: {error.strerror}") from None
+    except BrokenMigrations as error:
+        raise SystemExit(str(error)) from None
     except (SQLAlchemyError, CommandError) as error:
-        raise SystemExit(f"The database failed: {getattr(error, 'orig', error)}") from None
+        raise SystemExit(f"The database failed: {reason_of(error)}") from None
     raise SystemExit(code)
 
 
@@ -154,7 +158,10 @@ def _require_free(settings: Settings, port: int) -> None:
 async def _prepare_database(settings: Settings) -> list[str]:
     engine = create_engine(settings.database, "maintenance")
     try:
-        if await schema.current_revision(engine) != schema.needed_revision():
+        migrations = read_migrations()
+        async with engine.connect() as connection:
+            lack = migrations.lack(await read_revisions(connection))
+        if lack is not None:
             await schema.migrate(engine)
         async with engine.connect() as connection:
             has_books = await connection.scalar(select(Book.id).limit(1)) is not None

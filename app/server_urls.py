@@ -1,47 +1,57 @@
 """Addresses of servers, refused with a reason where no driver of ours can use them."""
 
+import re
+from pathlib import Path
 from typing import Annotated, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import AfterValidator, SecretStr
 from pydantic_core import PydanticCustomError
 from redis.asyncio.connection import parse_url
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
 from app.email_address import read_sender
 
-# Not `mysql+asyncmy`: that dialect leaves out the collation of our tables.
-DRIVERS = ("mariadb+asyncmy", "sqlite+aiosqlite")
-
-
-def _database_url(secret: SecretStr) -> SecretStr:
-    try:
-        given = make_url(secret.get_secret_value()).drivername
-    except (ArgumentError, ValueError):
-        given = None
-    if given not in DRIVERS:
-        starts = " or ".join(f"{driver}://" for driver in DRIVERS)
-        raise PydanticCustomError("url", f"is not a URL that starts with {starts}")
-    return secret
-
-
-def _replica_url(secret: SecretStr) -> SecretStr:
-    if _database_url(secret).get_secret_value().startswith("sqlite"):
-        raise PydanticCustomError("url", "is no MariaDB: SQLite has no replicas; leave it unset")
-    return secret
+# What a Redis URL may say behind its question mark; the rest has settings, or would break us.
+REDIS_PARAMETERS = {"db", "client_name", "health_check_interval", "socket_keepalive"}
+REDIS_TLS_FILES = {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"}
+REDIS_TLS_PARAMETERS = {
+    *REDIS_TLS_FILES,
+    *("ssl_cert_reqs", "ssl_check_hostname", "ssl_ciphers", "ssl_min_version"),
+}
 
 
 def _redis_url(secret: SecretStr) -> SecretStr:
+    url = secret.get_secret_value()
     try:
-        parse_url(secret.get_secret_value())
+        parse_url(url)
+        parts = urlsplit(url)
+        parameters = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
     except ValueError:
         raise PydanticCustomError(
             "url",
             "is not a redis://, rediss:// or unix:// URL; "
             "percent-encode what is special in its password, or set REDIS_PASSWORD",
         ) from None
+    if (reason := _odd_part(parts, parameters)) is not None:
+        raise PydanticCustomError("url", "{reason}", {"reason": reason})
     return secret
+
+
+def _odd_part(parts: SplitResult, parameters: dict[str, str]) -> str | None:
+    """The part that redis-py would ignore, or stumble over with each connection."""
+    if parts.scheme == "unix" and not parts.path.strip("/"):
+        return "names no socket, as in unix:///run/redis.sock"
+    if parts.scheme != "unix" and not re.fullmatch(r"/?\d*", parts.path):
+        return f"has the path {parts.path}, which is not the number of a database, as in /0"
+    for name, value in parameters.items():
+        if name in REDIS_TLS_PARAMETERS and parts.scheme != "rediss":
+            return f"has the parameter {name}, which needs rediss://"
+        if name not in REDIS_PARAMETERS | REDIS_TLS_PARAMETERS:
+            known = ", ".join(sorted(REDIS_PARAMETERS | REDIS_TLS_PARAMETERS))
+            return f"has the parameter {name}; known are {known}"
+        if name in REDIS_TLS_FILES and not Path(value).exists():
+            return f"names {value} as its {name}, which does not exist"
+    return None
 
 
 def _mail_url(secret: SecretStr) -> SecretStr:
@@ -131,9 +141,7 @@ def _seller_urls(text: str) -> str:
 
 FilesUrl = Annotated[str, AfterValidator(_files_url)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 MailUrl = Annotated[SecretStr, AfterValidator(_mail_url)]
-ReplicaUrl = Annotated[SecretStr, AfterValidator(_replica_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 Sender = Annotated[str, AfterValidator(_sender)]
 SellerUrls = Annotated[str, AfterValidator(_seller_urls)]

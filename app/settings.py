@@ -11,19 +11,18 @@ from pydantic_core import PydanticCustomError
 
 from app.addresses import in_both_forms
 from app.cpus import available_cpus
+from app.database_urls import DatabaseUrl, ReplicaUrl
 from app.server_urls import (
-    DatabaseUrl,
     FilesUrl,
     HttpUrl,
     MailUrl,
     RedisUrl,
-    ReplicaUrl,
     Seller,
     SellerUrls,
     Sender,
     read_sellers,
 )
-from app.settings_sources import Sources, read
+from app.settings_sources import Sources, read, unused_variables
 
 DEVELOPMENT_KEY = "only-good-for-development-and-tests"
 MIN_SECRET_LENGTH = 32
@@ -359,4 +358,18 @@ def _trusts_everybody(proxies: str) -> bool:
 
 def read_settings() -> Settings:
     """The settings, or SystemExit (code 1) with one line for each variable that is wrong."""
-    return read(Settings)
+    return read(Settings, hints=settings_warnings)
+
+
+def settings_warnings() -> list[str]:
+    """One line for each variable that looks like a setting and has no effect."""
+    return unused_variables(Settings)
+
+
+class _DatabaseOnly(Sources):
+    database: DatabaseSettings
+
+
+def read_database_settings() -> DatabaseSettings:
+    """For what needs nothing but the database."""
+    return read(_DatabaseOnly).database

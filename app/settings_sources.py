@@ -1,15 +1,21 @@
 """Where settings come from, and what is said of those that are wrong."""
 
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
     NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
+    SecretsSettingsSource,
     SettingsConfigDict,
 )
+
+from app.settings_names import describe_unused, groups_of, is_foreign
 
 
 class Sources(BaseSettings):
@@ -36,21 +42,39 @@ class Sources(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         secrets = NestedSecretsSettingsSource(file_secret_settings, secrets_nested_delimiter="_")
+        groups = groups_of(settings_cls)
+        for source in (env_settings, dotenv_settings, secrets):
+            if isinstance(source, EnvSettingsSource):
+                source.env_vars = {
+                    name: value
+                    for name, value in source.env_vars.items()
+                    if not is_foreign(name, value, groups)
+                }
         return init_settings, env_settings, dotenv_settings, secrets
 
 
 S = TypeVar("S", bound=Sources)
 
 
-def read(kind: type[S]) -> S:
-    """The same for other `Sources`."""
+def read(kind: type[S], hints: Callable[[], Iterable[str]] = tuple) -> S:
+    """The same for other `Sources`; `hints` are given where something is wrong."""
     try:
         return kind()
     except ValidationError as error:
-        lines = [f"  {_explain(fault)}" for fault in error.errors()]
+        lines = [f"  {line}" for line in (*map(_explain, error.errors()), *hints())]
         raise SystemExit("\n".join(["The settings are not usable:", *lines])) from None
     except (ValueError, OSError) as error:  # a file of them that cannot be read
         raise SystemExit(f"The settings cannot be read: {error}") from None
+
+
+def unused_variables(kind: type[Sources]) -> list[str]:
+    """A line for each variable that was probably meant for `kind` and has no effect."""
+    secrets = NestedSecretsSettingsSource(SecretsSettingsSource(kind), secrets_nested_delimiter="_")
+    return [
+        *describe_unused(kind, EnvSettingsSource(kind).env_vars),
+        *describe_unused(kind, DotEnvSettingsSource(kind).env_vars, ".env"),
+        *describe_unused(kind, secrets.env_vars, f"{kind.model_config['secrets_dir']}"),
+    ]
 
 
 def _explain(fault: ErrorDetails) -> str:

@@ -1,13 +1,17 @@
 """Runs the migrations on the database of DATABASE_URL, or on the connection that it is given."""
 
 import asyncio
+from argparse import Namespace
 
-from alembic import context
+from alembic import command, context
 from sqlalchemy import Connection, text
+from sqlalchemy import create_engine as create_sync_engine
+from sqlalchemy.exc import SQLAlchemyError
 
-from app.database import create_engine
+from app.database import create_engine, reason_of
 from app.models import Base
-from app.settings import read_settings
+from app.schema import migration_transaction
+from app.settings import read_database_settings
 
 LOCK_WAIT = 60  # s
 
@@ -38,6 +42,7 @@ def migrate(connection: Connection) -> None:
         target_metadata=Base.metadata,
         include_object=compared,
         render_as_batch=connection.dialect.name == "sqlite",
+        **context.config.attributes.get("options", {}),
     )
     wait_for_others(connection)
     with context.begin_transaction():
@@ -45,13 +50,29 @@ def migrate(connection: Connection) -> None:
 
 
 async def main() -> None:
-    engine = create_engine(read_settings().database, "maintenance")
-    async with engine.begin() as connection:
-        await connection.run_sync(migrate)
-    await engine.dispose()
+    engine = create_engine(read_database_settings(), "maintenance")
+    try:
+        async with migration_transaction(engine) as connection:
+            await connection.run_sync(migrate)
+    except (SQLAlchemyError, OSError) as error:
+        raise SystemExit(f"The database failed: {reason_of(error)}") from None
+    finally:
+        await engine.dispose()
 
 
+def reads_only_files(options: Namespace) -> bool:
+    """`alembic history`, unless it is to show where the database is."""
+    is_history = getattr(options, "cmd", [None])[0] is command.history
+    return is_history and not options.indicate_current and "current" not in f"{options.rev_range}"
+
+
+options = context.config.cmd_opts or Namespace()
 if (given := context.config.attributes.get("connection")) is not None:
     migrate(given)
+elif getattr(options, "cmd", [None])[0] is command.revision:
+    raise SystemExit("Run: make migration NAME=orders")
+elif reads_only_files(options):
+    with create_sync_engine("sqlite://").connect() as connection:
+        migrate(connection)
 else:
     asyncio.run(main())

@@ -1,9 +1,16 @@
+<%!
+from app.revisions.text import constants, tidy
+%>\
+<%
+up, down = tidy(upgrades), tidy(downgrades)
+%>\
 """${message}"""
 
 from collections.abc import Sequence
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import mysql
 ${imports if imports else ""}
 
 revision: str = ${repr(up_revision)}
@@ -11,10 +18,11 @@ down_revision: str | Sequence[str] | None = ${repr(down_revision)}
 branch_labels: str | Sequence[str] | None = ${repr(branch_labels)}
 depends_on: str | Sequence[str] | None = ${repr(depends_on)}
 
+${constants(up, down)}
 
 def upgrade() -> None:
-    ${upgrades if upgrades else "pass"}
+    ${up if up else "pass"}
 
 
 def downgrade() -> None:
-    ${downgrades if downgrades else "pass"}
+    ${down if down else "pass"}

@@ -1,8 +1,13 @@
 import contextlib
+import fcntl
 import json
 import logging
 import os
 import re
+import struct
+import subprocess
+import sys
+import termios
 import time
 from itertools import pairwise
 from typing import Any
@@ -13,6 +18,7 @@ from app.log_lines import hide_secrets, render_console, render_json
 from app.logs import MAX_WAITING, MAX_WRITE, Output, configure_logs
 from app.request_context import RequestContext, current_request
 from app.settings import LogSettings
+from tests.process import ROOT
 
 
 def printed(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
@@ -54,7 +60,7 @@ def test_exception_stays_on_one_line(capfd: pytest.CaptureFixture[str]):
 
 def test_pipe_gets_json_and_terminal_gets_colours():
     assert configure_logs(LogSettings()).render is render_json
-    assert configure_logs(LogSettings(format="console")).render is render_console
+    assert configure_logs(LogSettings(format="console")).render is not render_json
 
     time = "1970-01-01T00:00:00.000Z"
     line = render_console({"time": time, "level": "ERROR", "message": "Broken", "status": 500})
@@ -197,6 +203,66 @@ def test_fields_of_a_line_cannot_command_a_terminal():
     line = {"time": "1970-01-01T00:00:00.000Z", "level": "INFO", "message": "GET"}
 
     assert render_console(line | {"path": "/\x1b[2J\nforged"}).endswith(b"/\\x1b[2J\\nforged\n")
+
+
+ACCESS: dict[str, Any] = {
+    "time": "2026-01-02T12:01:02.123Z",
+    "level": "INFO",
+    "message": "GET /v1/books/7 200",
+    "method": "GET",
+    "path": "/v1/books/7",
+    "status": 200,
+    "duration_ms": 3.14,
+    "client": "127.0.0.1",
+    "request_id": "7f3a8c1e99aa",
+}
+
+
+def plain(line: bytes) -> str:
+    return re.sub(r"\x1b\[[\d;]*m", "", line.decode())
+
+
+def test_a_request_is_one_line_of_a_terminal_and_says_nothing_twice():
+    line = plain(render_console(dict(ACCESS), 80))
+
+    assert line == "12:01:02.123 INFO    GET /v1/books/7 200 3.1 ms  127.0.0.1  7f3a8c1e…\n"
+
+
+@pytest.mark.parametrize("columns", [60, 80, 132])
+@pytest.mark.parametrize("path", ["/v1/" + "x" * 300, "/v1/" + "本" * 100, "/v1/\x1b[2J" * 20])
+def test_a_long_path_is_shortened_to_the_width_of_the_terminal(path: str, columns: int):
+    line = plain(render_console(ACCESS | {"path": path}, columns)).rstrip("\n")
+
+    wide = line.count("本")
+    assert columns - 1 <= len(line) + wide <= columns
+    assert line.startswith("12:01:02.123 INFO    GET /v1/")
+    assert re.search(r"… 200 3\.1 ms(  127\.0\.0\.1)?  7f3a8c1e…$", line)
+
+
+def test_a_slow_request_has_what_its_time_was_spent_on_in_a_line_below():
+    slow = ACCESS | {"message": "GET /v1/books/7 200 was slow", "duration_ms": 1203.4, "db_ms": 900}
+
+    first, second, _ = plain(render_console(slow, 80)).split("\n")
+
+    assert first.endswith("GET /v1/books/7 200 1203 ms was slow  127.0.0.1  7f3a8c1e…")
+    assert second.strip() == "db_ms=900"
+
+
+def test_lines_are_as_wide_as_the_terminal_that_they_go_to():
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 66, 0, 0))
+    write = f"""
+from app.logs import configure_logs
+from app.settings import LogSettings
+configure_logs(LogSettings()).write(20, "", {ACCESS | {"path": "/" + "x" * 99}})
+"""
+    subprocess.run([sys.executable, "-c", write], stdout=theirs, cwd=ROOT, check=True)
+    os.close(theirs)
+
+    line = plain(os.read(ours, 4096)).rstrip()
+    os.close(ours)
+
+    assert len(line) == 66
 
 
 def test_lines_are_whole_on_a_pipe_that_does_not_block():

@@ -22,7 +22,7 @@ pytestmark = mariadb_only
 
 @pytest.fixture
 async def service(environment: dict[str, Any], tmp_path: Path) -> AsyncIterator[Service]:
-    async with running(tmp_path / "log", **environment) as service:
+    async with running(tmp_path / "log", **environment, LOG_LEVLE="debug") as service:
         yield service
 
 
@@ -110,6 +110,9 @@ async def test_each_request_and_event_is_one_line(service: Service):
     )
     assert len([line for line in lines if "Application startup complete" in line["message"]]) == 2
     assert all({"time", "level", "message"} <= line.keys() for line in lines)
+    # By the master, for all workers.
+    assert service.messages("LOG_LEVLE is not a setting; did you mean LOG_LEVEL?") != []
+    assert len(service.messages("LOG_LEVLE")) == 1
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]{12}Z", line["time"]) for line in lines)
 
 
@@ -170,4 +173,4 @@ async def test_service_starts_and_recovers_without_its_database(
             recovered = await client.get("/v1/books")
 
         assert (without.status_code, recovered.status_code) == (503, 200)
-        assert service.messages("The connection budget is not checked")
+        assert service.messages("The connection budget and the schema are not checked")

@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -5,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.database import database_url as url_of
-from app.settings import DEVELOPMENT_KEY, Settings, read_settings
+from app.settings import DEVELOPMENT_KEY, Settings, read_settings, settings_warnings
 from app.settings_table import settings_table
 from tests.command import run
 from tests.databases import sqlite_only
@@ -203,6 +204,110 @@ def test_replica_is_a_mariadb(monkeypatch: pytest.MonkeyPatch):
     assert lines == ["DATABASE_READ_URL: is no MariaDB: SQLite has no replicas; leave it unset"]
 
 
+MARIADB = "mariadb+asyncmy://u:hunter2@h/books"
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        (f"{MARIADB}?ssl=true", "has the parameter ssl, which the driver does not know; for TLS"),
+        (f"{MARIADB}?ssl_mode=REQUIRED", "has the parameter ssl_mode, which the driver does not"),
+        (f"{MARIADB}?sslmode=require", "has the parameter sslmode, which the driver does not know"),
+        (
+            f"{MARIADB}?tls=1",
+            "has the parameter tls, which the driver does not know; for TLS, name",
+        ),
+        (f"{MARIADB}?timeout=3", "has the parameter timeout; known are charset, init_command, "),
+        (f"{MARIADB}?pool_size=3", "has the parameter pool_size; known are charset, "),
+        (f"{MARIADB}?charset=utf8mb4&charset=utf8mb4", "has the parameter charset twice"),
+        (f"{MARIADB}?charset=latin1", "has a charset other than utf8mb4"),
+        (f"{MARIADB}?read_timeout=soon", "has a parameter of another type: "),
+        (f"{MARIADB}?ssl_ca=/nowhere", "names /nowhere as its ssl_ca, which does not exist"),
+        (f"{MARIADB}?ssl_ca=.env", "has TLS that cannot be used: "),
+        (f"{MARIADB}?ssl_capath=.&ssl_key=.env", "has ssl_key without ssl_cert"),
+        (
+            f"{MARIADB}?ssl_cipher=HIGH",
+            "has TLS without ssl_ca or ssl_capath: no certificate would",
+        ),
+        (f"{MARIADB}?ssl_check_hostname=false", "has TLS without ssl_ca or ssl_capath: "),
+        ("mariadb+asyncmy://u:hunter2@h", "names no database, as in mariadb+asyncmy://user@host/"),
+        ("sqlite+aiosqlite:///no/books.db", "names no/books.db, but there is no folder "),
+        ("sqlite+aiosqlite:///.", "names ., which is a folder; name a file in it"),
+        ("sqlite+aiosqlite://", "names no file; each connection would have a database of its own"),
+        ("sqlite+aiosqlite:///:memory:", "names no file; each connection would have"),
+        ("sqlite+aiosqlite://host/books.db", "has a host; a file is sqlite+aiosqlite:////absolute"),
+        ("sqlite+aiosqlite:///books.db?mode=ro", "has the parameter mode; known are cached_"),
+    ],
+)
+@pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_READ_URL"])
+def test_part_of_a_database_url_that_no_driver_can_use_is_named(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, url: str, reason: str
+):
+    (folder / ".env").write_text("\n")
+
+    [line] = refused(monkeypatch, **{name: url})
+
+    assert line.startswith(f"{name}: {reason}")
+    assert "hunter2" not in line
+
+
+def test_a_database_file_that_cannot_be_written_is_named(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+):
+    file = folder / "books.db"
+    file.touch()
+    # Whoever runs the tests as root may write everywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != file)
+
+    [line] = refused(monkeypatch, DATABASE_URL=f"sqlite+aiosqlite:///{file}")
+
+    assert line == f"DATABASE_URL: names {file}, but {file} cannot be written by this user"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "?charset=utf8mb4&unix_socket=%2Frun%2Fmysqld.sock",
+        "?read_timeout=30",
+        "?ssl_capath=.&ssl_cipher=HIGH",
+    ],
+)
+def test_parameters_of_a_database_url_that_the_driver_knows_are_accepted(
+    monkeypatch: pytest.MonkeyPatch, query: str
+):
+    monkeypatch.setenv("DATABASE_URL", MARIADB + query)
+
+    assert url_of(read_settings().database).database == "books"
+
+
+@pytest.mark.parametrize("name", ["REDIS_URL", "JOBS_URL"])
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("redis://:hunter2@h?foo=bar", "has the parameter foo; known are client_name, db, "),
+        ("redis://:hunter2@h?decode_responses=true", "has the parameter decode_responses; known"),
+        ("redis://:hunter2@h?max_connections=3", "has the parameter max_connections; known are "),
+        (
+            "redis://:hunter2@h?ssl_cert_reqs=none",
+            "has the parameter ssl_cert_reqs, which needs re",
+        ),
+        ("rediss://:hunter2@h?ssl_ca_certs=/nowhere", "names /nowhere as its ssl_ca_certs, which"),
+        ("redis://:hunter2@h/books", "has the path /books, which is not the number of a database"),
+        ("redis://:hunter2@h/-1", "has the path /-1, which is not the number of a database"),
+        ("redis://:hunter2@h/1/2", "has the path /1/2, which is not the number of a database"),
+        ("unix://", "names no socket, as in unix:///run/redis.sock"),
+    ],
+)
+def test_part_of_a_redis_url_that_the_client_cannot_use_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, url: str, reason: str
+):
+    [line] = refused(monkeypatch, **{name: url})
+
+    assert line.startswith(f"{name}: {reason}")
+    assert "hunter2" not in line
+
+
 @pytest.mark.parametrize("url", ["127.0.0.1", "http://h", "redis://:hun/ter2@h", "redis://h?db=x"])
 def test_url_that_is_not_of_redis_is_refused(monkeypatch: pytest.MonkeyPatch, url: str):
     [line] = refused(monkeypatch, REDIS_URL=url)
@@ -211,7 +316,9 @@ def test_url_that_is_not_of_redis_is_refused(monkeypatch: pytest.MonkeyPatch, ur
     assert "hun" not in line
 
 
-@pytest.mark.parametrize("url", ["redis://h", "rediss://u:p@h:6380/1", "unix:///run/redis.sock"])
+@pytest.mark.parametrize(
+    "url", ["redis://h", "rediss://u:p@h:6380/1", "unix:///run/redis.sock?db=2"]
+)
 def test_url_of_redis_is_accepted(monkeypatch: pytest.MonkeyPatch, url: str):
     monkeypatch.setenv("REDIS_URL", url)
 
@@ -236,13 +343,148 @@ def test_all_that_is_wrong_is_named_at_once_and_no_secret(monkeypatch: pytest.Mo
     assert "hunter2" not in "".join(lines)
 
 
-def test_group_that_is_set_as_a_whole_is_one_clear_line(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("DATABASE", "hunter2")
+def warnings_of(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
+    """The settings are read, and this is what is said of them."""
+    before = settings_warnings()
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    read_settings()
+    return [line for line in settings_warnings() if line not in before]
 
-    with pytest.raises(SystemExit, match=r'^The settings cannot be read: .* "database"') as refusal:
-        read_settings()
 
-    assert "hunter2" not in str(refusal.value)
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("LOG_LEVLE", "LOG_LEVEL"),
+        ("log_levle", "LOG_LEVEL"),
+        ("LOG_LVL", "LOG_LEVEL"),
+        ("LOGS_LEVEL", "LOG_LEVEL"),
+        ("DATABASE_URI", "DATABASE_URL"),
+        ("DATABSE_POOL_SIZE", "DATABASE_POOL_SIZE"),
+        ("DATABASE_POOLSIZE", "DATABASE_POOL_SIZE"),
+        ("WEB_CONCURENCY", "WEB_CONCURRENCY"),
+        ("METRICS_PORTS", "METRICS_PORT"),
+        ("TOKEN_KEY", "TOKENS_KEY"),
+        ("ENVIROMENT", "ENVIRONMENT"),
+        ("FORWARDED_ALLOWED_IPS", "FORWARDED_ALLOW_IPS"),
+    ],
+)
+def test_misspelt_name_is_told_with_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, meant: str
+):
+    in_environment = warnings_of(monkeypatch, **{name: "1"})
+    monkeypatch.delenv(name)
+    (folder / ".env").write_text(f"{name}=1\n")
+    in_dotenv = settings_warnings()
+
+    assert in_environment == [f"{name.upper()} is not a setting; did you mean {meant}?"]
+    assert in_dotenv == [f"{name.upper()} in .env is not a setting; did you mean {meant}?"]
+
+
+def test_misspelt_secret_is_told(monkeypatch: pytest.MonkeyPatch, secrets: Path):
+    (secrets / "DATABASE_PASWORD").write_text("hunter2")
+    (secrets / "mariadb_root_password").write_text("hunter2")
+    monkeypatch.setitem(Settings.model_config, "secrets_dir", str(secrets))
+
+    [warning] = settings_warnings()
+
+    assert warning.startswith(f"DATABASE_PASWORD in {secrets} is not a setting; did you mean")
+    assert warning.endswith(" DATABASE_PASSWORD?")
+
+
+def test_unknown_name_of_dotenv_is_told_unless_compose_knows_it(folder: Path):
+    (folder / ".env").write_text("DATABASE_HOST=db\nAPI_CPUS=2\nCOMPOSE_PROJECT_NAME=x\n")
+    (folder / "docker-compose.yml").write_text('cpus: "${API_CPUS:-2}"\n')
+
+    assert settings_warnings() == ["DATABASE_HOST in .env is not a setting; see docs/settings.md"]
+
+
+@pytest.mark.parametrize("group", ["DATABASE", "REDIS", "WEB", "METRICS", "FILES", "JOBS", "LOG"])
+def test_what_kubernetes_sets_for_a_service_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch, group: str
+):
+    address = "tcp://10.0.0.1:9000"
+    warnings = warnings_of(
+        monkeypatch,
+        **{
+            f"{group}_PORT": address,
+            f"{group}_METRICS_PORT": address,
+            f"{group}_SERVICE_HOST": "10.0.0.1",
+            f"{group}_SERVICE_PORT": "9000",
+            f"{group}_SERVICE_PORT_HTTP": "9000",
+            f"{group}_PORT_9000_TCP": address,
+            f"{group}_PORT_9000_TCP_ADDR": "10.0.0.1",
+            f"{group}_PORT_9000_TCP_PORT": "9000",
+            f"{group}_PORT_9000_TCP_PROTO": "tcp",
+        },
+    )
+
+    ours = {f"{group}_PORT", f"{group}_METRICS_PORT"} & {*NAMES}
+    expected = [f"{name} is ignored: {address} is the address of a service" for name in ours]
+    assert [line.rpartition(",")[0] for line in warnings] == expected
+    assert (read_settings().metrics.port, read_settings().jobs.metrics_port) == (None, None)
+
+
+def test_an_address_of_a_service_does_not_hide_what_dotenv_sets(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+):
+    (folder / ".env").write_text("METRICS_PORT=9100\nPORT=9000\n")
+    monkeypatch.setenv("METRICS_PORT", "tcp://10.0.0.1:9000")
+    monkeypatch.setenv("PORT", "udp://10.0.0.1:9000")
+
+    assert read_settings().ports == [9000, 9100]
+
+
+GROUPS = sorted({name.partition("_")[0] for name in NAMES if "_" in name} - {"FORWARDED"})
+
+
+@pytest.mark.parametrize("name", [*GROUPS, "log"])
+def test_a_group_is_no_variable_and_does_not_stop_the_start(
+    monkeypatch: pytest.MonkeyPatch, name: str
+):
+    warnings = warnings_of(monkeypatch, **{name: "hunter2"})
+
+    if name == "MAIL":
+        assert warnings == []  # every login shell sets it
+    else:
+        [warning] = warnings
+        assert warning.startswith(f"{name.upper()} is ignored: ")
+        assert "hunter2" not in warning
+
+
+def test_variables_of_others_are_not_mentioned(monkeypatch: pytest.MonkeyPatch):
+    names = "HTTP_PROXY HTTPS_PROXY NO_PROXY LOG_DIR LOGNAME MAILCHECK TEST_DATABASE_URL JOB_URL"
+    names += " DATABASE_HOST DATABASE_USER DATABASE_SSL DATABASE_NAME REDIS_HOST REDIS_DB BASE_URL"
+    names += " OTEL_EXPORTER_OTLP_ENDPOINT AWS_REGION XDG_CACHE_HOME FILES_DIR WEB_PORT CACHE_DIR"
+
+    assert warnings_of(monkeypatch, **dict.fromkeys(names.split(), "x")) == []
+
+
+def test_a_missing_url_is_told_with_the_misspelt_name(monkeypatch: pytest.MonkeyPatch):
+    lines = refused(monkeypatch, DATABASE_URL="", DATABSE_URL="sqlite+aiosqlite:///books.db")
+
+    assert lines == [
+        "DATABASE_URL: is not set; see docs/settings.md",
+        "DATABSE_URL is not a setting; did you mean DATABASE_URL?",
+    ]
+
+
+def test_a_port_that_is_neither_number_nor_address_is_refused(monkeypatch: pytest.MonkeyPatch):
+    [line] = refused(monkeypatch, METRICS_PORT="abc")
+
+    assert line.startswith("METRICS_PORT: Input should be a valid integer")
+
+
+@sqlite_only
+def test_commands_tell_misspelt_names(folder: Path, environment: dict[str, Any]):
+    environment["LOG_LEVLE"] = "debug"
+    warning = "LOG_LEVLE is not a setting; did you mean LOG_LEVEL?"
+
+    _, findings = check(folder, environment)
+    _, _, errors = run(folder, "jobs", **environment)
+
+    assert warning in findings["settings"]
+    assert errors == f"Warning: {warning}\n"
 
 
 def test_dotenv_that_is_no_text_is_one_clear_line(folder: Path):

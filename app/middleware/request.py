@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.addresses import unmapped
 from app.deadline import Deadline
 from app.errors import RETRY_AFTER, problem, problem_body
+from app.log_lines import SLOW
 from app.request_context import RequestContext, current_request, read_primary
 from app.settings import Settings
 from app.tracing import current_trace_id, is_traced
@@ -134,7 +135,7 @@ class RequestMiddleware:
         level = logging.INFO if status < 500 else logging.WARNING
         if elapsed >= self.slow:
             level = logging.WARNING
-            message += " was slow"
+            message += SLOW
             fields |= _split(request, elapsed)
         scope["state"]["logs"].write(level, message, fields)
 

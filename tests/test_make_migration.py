@@ -19,9 +19,9 @@ from tests.conftest import Servers, execute
 from tests.process import ROOT, free_port
 
 NEWEST = int(schema.needed_revision() or 0)
-ORDERS, CHANGES = f"{NEWEST + 1:04}", f"{NEWEST + 2:04}"
+PARCELS, CHANGES = f"{NEWEST + 1:04}", f"{NEWEST + 2:04}"
 
-ORDER = """
+PARCEL = """
 import uuid
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -40,8 +40,8 @@ class Status(StrEnum):
     PAID = "paid"
 
 
-class Order(Versioned, Base):
-    __tablename__ = "orders"
+class Parcel(Versioned, Base):
+    __tablename__ = "parcels"
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     number: Mapped[str] = mapped_column(String(20), unique=True)
@@ -62,7 +62,7 @@ class Order(Versioned, Base):
 
     __table_args__ = (
         Index(None, "user_id", "placed_at"),
-        CheckConstraint("total >= 0", name="ck_orders_total"),
+        CheckConstraint("total >= 0", name="ck_parcels_total"),
         Base.__table_args__,
     )
 """
@@ -83,7 +83,7 @@ CHANGED = {
         ),
         ("mapped_column(String(500), index=True)", "mapped_column(String(700), unique=True)"),
     ),
-    "models/order.py": (
+    "models/parcel.py": (
         ("    note: Mapped[str | None]", "    note: Mapped[str]"),
         (
             "    user_id: Mapped[int] = "
@@ -173,10 +173,10 @@ def edit(checkout: Path, changes: dict[str, tuple[tuple[str, str], ...]]) -> Non
         file.write_text(text)
 
 
-def add_orders(checkout: Path) -> None:
-    (checkout / "app/models/order.py").write_text(ORDER)
+def add_parcels(checkout: Path) -> None:
+    (checkout / "app/models/parcel.py").write_text(PARCEL)
     with (checkout / "app/models/__init__.py").open("a") as file:
-        file.write("from app.models.order import Order\n")
+        file.write("from app.models.parcel import Parcel\n")
 
 
 def make(checkout: Path, *arguments: str) -> tuple[int, str, str]:
@@ -196,11 +196,11 @@ def checkout(tmp_path: Path) -> Path:
 def changed_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With a migration that adds a table, and one that changes tables."""
     checkout = copy_checkout(tmp_path_factory.mktemp("checkout"))
-    add_orders(checkout)
-    made = make(checkout, "orders")
+    add_parcels(checkout)
+    made = make(checkout, "parcels")
     assert made == (
         0,
-        f"migrations/versions/{ORDERS}_orders.py: read it, then run: make test\n",
+        f"migrations/versions/{PARCELS}_parcels.py: read it, then run: make test\n",
         "",
     )
     edit(checkout, CHANGED)
@@ -210,7 +210,7 @@ def changed_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"migrations/versions/{CHANGES}_many_changes.py: read it, then run: make test\n",
     )
     assert "Note: books.language is dropped with its values" in warnings
-    assert "Note: orders.note becomes NOT NULL" in warnings
+    assert "Note: parcels.note becomes NOT NULL" in warnings
     assert "Note: uq_users_name fails where rows of users are not unique" in warnings
     return checkout
 
@@ -245,7 +245,7 @@ async def test_what_is_written_goes_up_and_down_with_rows_in_the_tables(
     changed_checkout: Path, url: str
 ):
     (changed_checkout / "try.py").write_text(TRY)
-    steps = [f"{NEWEST:04}", ORDERS, CHANGES]
+    steps = [f"{NEWEST:04}", PARCELS, CHANGES]
 
     tried = subprocess.run(
         [sys.executable, "try.py", url, *steps],
@@ -275,7 +275,7 @@ def test_an_empty_migration_can_be_asked_for(checkout: Path):
     code, _, _ = make(checkout, "fill_titles", "--empty")
 
     assert code == 0
-    file = checkout / f"migrations/versions/{ORDERS}_fill_titles.py"
+    file = checkout / f"migrations/versions/{PARCELS}_fill_titles.py"
     lint(checkout, "ruff", "check", "--quiet", str(file))
     lint(checkout, "ruff", "format", "--check", "--quiet", str(file))
     assert file.read_text().startswith('"""Fill titles"""\n')
@@ -342,7 +342,7 @@ def test_two_newest_migrations_are_one_line_wherever_they_matter(checkout: Path)
     }
 
     refused = [
-        make(checkout, "orders"),
+        make(checkout, "parcels"),
         run(checkout, "migrate", **variables),
         run(checkout, "work", **variables),
     ]

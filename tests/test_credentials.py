@@ -85,7 +85,7 @@ async def test_password_is_what_was_typed_wherever_it_is_read(
     [
         "x" * 1025,
         "\u20ac" * 342,
-        "a" + "\u0315\u0316" * 60_000,
+        "a" + "\u0315\u0316" * 2500,
         "\ud800" * 8,
         "nul\0nul\0nul",
         "line\nbreak",

@@ -57,7 +57,9 @@ class UserUpdate(Body):
     name: Name = OMITTED
     password: Password = OMITTED
     current_password: str = Field(
-        "", description="Needed to change the password, which ends other sessions"
+        "",
+        max_length=password_rules.MAX_RAW,
+        description="Needed to change the password, which ends other sessions",
     )
 
 

@@ -11,6 +11,7 @@ from app.idempotency import ALWAYS, Once
 from app.schemas.page import Page
 from app.services.keyset import Sort
 from app.services.preconditions import UNCONDITIONAL, Preconditions
+from app.services.transactions import transaction
 from tests.purchases.model import Purchase
 from tests.purchases.schema import (
     PurchaseCreate,
@@ -61,6 +62,7 @@ class PurchaseService:
         items = purchases[: query.limit]
         return Page(items=items, next=sort.cursor(items[-1]) if items != purchases else None)
 
+    @transaction
     async def create(
         self,
         body: PurchaseCreate,
@@ -75,6 +77,7 @@ class PurchaseService:
         self.session.add(purchase)
         return await self._commit(purchase, once)
 
+    @transaction
     async def update(
         self,
         purchase_id: int,
@@ -89,6 +92,7 @@ class PurchaseService:
         purchase.version += 1
         return await self._commit(purchase)
 
+    @transaction
     async def delete(self, purchase_id: int, preconditions: Preconditions = UNCONDITIONAL) -> None:
         purchase = await self._lock(purchase_id)
         if preconditions:

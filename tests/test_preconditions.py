@@ -80,6 +80,16 @@ async def known(catalogue: Catalogue, request: pytest.FixtureRequest) -> Known:
     return known
 
 
+EXAMPLES: dict[str | None, Any] = {
+    "boolean": False,
+    "date": "2026-03-01",
+    "date-time": "2026-03-01T09:30:00Z",
+    "integer": 1,
+    "number": 1,
+    "uuid": "0e6a5b0c-8c1f-4e0f-9d0f-3a4c1b2d3e4f",
+}
+
+
 async def test_every_change_of_what_shows_an_etag_refuses_a_stale_one_and_says_so(
     known: Known, settings: Settings
 ):
@@ -112,7 +122,13 @@ def example(operation: dict[str, Any], document: dict[str, Any]) -> dict[str, An
     schema = content["application/json"]["schema"]
     schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
     fields = {name: schema["properties"][name] for name in schema.get("required", [])}
-    return {"json": {name: field["examples"][0] for name, field in fields.items()}}
+    return {"json": {name: example_of(field) for name, field in fields.items()}}
+
+
+def example_of(field: dict[str, Any]) -> Any:
+    if "examples" in field:
+        return field["examples"][0]
+    return EXAMPLES.get(field.get("format") or field.get("type"), "x")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from app.models import Author, Book, BookAuthor, OutboxEntry
 from app.models.words import search_words
 from app.outbox import Outbox
 from app.schemas.job import RebuildWords
+from app.services.transactions import transaction
 from app.tokenizer import RULE
 
 BATCH = 200  # books of a transaction: others do not wait long for them
@@ -33,6 +34,7 @@ class WordService:
         self.cache = cache
         self.outbox = outbox
 
+    @transaction
     async def rebuild_outdated(self) -> bool:
         """A batch of those that an older rule has split. Whether there was one."""
         async with self.sessions.current() as session:
@@ -45,6 +47,7 @@ class WordService:
                 await session.commit()
         return True
 
+    @transaction
     async def rebuild_of_author(self, job: RebuildWords) -> None:
         """A batch of the author's books, and a job for those after it, in one transaction."""
         links = select(BookAuthor.book_id).where(BookAuthor.author_id == job.author_id)

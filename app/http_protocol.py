@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from app.addresses import unmapped
 from app.errors import problem_body
-from app.middleware.request import refusal
+from app.middleware.request import NO_SNIFFING, refusal
 from app.request_head import MAX_HEAD, BadRequest, BodyParser, check_head
 
 BODY_FIELDS = (b"content-length", b"transfer-encoding")
@@ -131,6 +131,7 @@ class HttpProtocol(HttpToolsProtocol):
             (b"content-length", b"%d" % len(body)),
             (b"cache-control", b"no-store"),
             (b"connection", b"close"),
+            NO_SNIFFING,
         )
         lines = [b"%b: %b\r\n" % field for field in headers]
         self.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))

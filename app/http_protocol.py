@@ -22,10 +22,12 @@ from app.addresses import unmapped
 from app.errors import problem_body
 from app.middleware.request import NO_SNIFFING, refusal
 from app.request_head import MAX_HEAD, BadRequest, BodyParser, check_head
+from app.settings import WebSettings
 
 BODY_FIELDS = (b"content-length", b"transfer-encoding")
 CONTROLS = bytes({*range(32), 127} - {*b"\t"})
 BODILESS = (204, 304)
+DEFAULTS = WebSettings()
 LINGER = 2  # s
 MAX_DISCARDED = 1_048_576  # bytes
 
@@ -41,11 +43,39 @@ class HttpProtocol(HttpToolsProtocol):
     refused = False  # what else the client sends is thrown away
     unparsed = 0  # bytes since the last whole head or part of a body: the parser holds them
     host: bytes | None = None  # the last one that was good
+    header_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if self.client is not None:
             self.client = (unmapped(self.client[0]), self.client[1])
+        settings = self.app_state.get("settings")  # none in an application that is not ours
+        self.web: WebSettings = settings.web if settings else DEFAULTS
+        if len(self.connections) > self.web.max_connections:
+            transport.abort()
+        else:
+            self._start_header_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_header_timer()
+        super().connection_lost(exc)
+
+    def _start_header_timer(self) -> None:
+        if self.header_timer is None:
+            timeout = self.web.header_timeout
+            self.header_timer = self.loop.call_later(timeout, self._on_header_timeout)
+
+    def _stop_header_timer(self) -> None:
+        if self.header_timer is not None:
+            self.header_timer.cancel()
+            self.header_timer = None
+
+    def _on_header_timeout(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.abort()
+        else:  # the requests before it get their responses
+            self.refused = True
+            self.close_after(self.cycle)
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -66,16 +96,20 @@ class HttpProtocol(HttpToolsProtocol):
         if self.refused or self.lingering:
             return
         cycle = self.cycle
-        size = len(cycle.body) if cycle is not None else 0
+        more, size = (cycle.more_body, len(cycle.body)) if cycle is not None else (False, 0)
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
             reason = error.__context__ if isinstance(error.__context__, BadRequest) else None
             self.refuse(HTTPStatus.BAD_REQUEST, str(reason or "This is not valid HTTP"))
-        if self.cycle is cycle and (cycle is None or len(cycle.body) == size):
+        if self.cycle is cycle and (
+            cycle is None or (len(cycle.body) == size and cycle.more_body == more)
+        ):
             self.unparsed += len(data)
+            self._start_header_timer()
         else:
             self.unparsed = 0
+            self._stop_header_timer()
 
     def _feed(self, data: bytes | memoryview) -> None:
         """Raises HttpParserError."""

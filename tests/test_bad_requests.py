@@ -1,11 +1,16 @@
 """What a worker does with requests that are too large, ambiguous or not HTTP, byte by byte."""
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from app.request_head import MAX_HEAD
+from app.settings import WebSettings
 from tests.test_http_protocol import serving
 from tests.test_unread_bodies import INNER, LAST, App, Wire, chunk, head, talk
 
@@ -236,3 +241,82 @@ async def test_upgrade_with_a_body_that_is_not_framed_is_refused(app: App, port:
     check_problem(await send(port, request + INNER), 400)
 
     assert "/inner" not in app.paths
+
+
+def web(**settings: Any) -> dict[str, Any]:
+    return {"settings": SimpleNamespace(web=WebSettings(**settings))}
+
+
+@pytest.mark.parametrize("start", [b"", b"\r\n", GET], ids=["silent", "line", "head"])
+async def test_connection_without_a_whole_head_is_closed(app: App, start: bytes):
+    """However often a byte of it comes."""
+
+    def drip(wire: Wire) -> None:
+        wire.send(start)
+        if start == GET:
+            while wire.send(b"X: y\r\n"):
+                time.sleep(0.01)
+        else:
+            assert read_to_end(wire) == b""
+
+    async with serving(app, web(header_timeout=0.1)) as port:
+        await talk(port, drip)
+
+    assert app.paths == []
+
+
+async def test_next_head_is_timed_as_well_and_the_time_before_it_is_not(app: App):
+    def run(wire: Wire) -> bytes:
+        wire.send(INNER)
+        first = wire.read(b"ok")
+        time.sleep(0.3)  # idle for longer than a head may take
+        wire.send(INNER)
+        first += wire.read(b"ok")
+        wire.send(GET)
+        return first + read_to_end(wire)
+
+    async with serving(app, web(header_timeout=0.1)) as port:
+        content = await talk(port, run)
+
+    assert content.count(b"HTTP/1.1 200 OK") == 2
+    assert app.paths == ["/inner", "/inner"]
+
+
+def read_to_end(wire: Wire) -> bytes:
+    try:
+        return wire.read()
+    except ConnectionResetError:
+        return b""
+
+
+async def test_slow_response_outlives_an_unfinished_head_after_it():
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.3)
+        await App()(scope, receive, send)
+
+    async with serving(app, web(header_timeout=0.1)) as port:
+        content = await send(port, INNER + GET)
+
+    assert content.startswith(b"HTTP/1.1 200 OK")
+    assert content.count(b"HTTP/1.1") == 1
+
+
+async def test_connections_above_the_limit_are_closed_at_once(app: App):
+    async with serving(app, web(max_connections=2)) as port:
+
+        def run(wire: Wire) -> list[bytes]:
+            contents = []
+            wire.send(INNER)
+            wire.read(b"ok")
+            second, third = Wire(port), Wire(port)
+            for other in (second, third):
+                with other.socket:
+                    other.send(LAST)
+                    contents.append(read_to_end(other))
+            return contents
+
+        contents = await talk(port, run)
+        response = await send(port, LAST)
+
+    assert [content[:12] for content in contents] == [b"HTTP/1.1 200", b""]
+    assert response.startswith(b"HTTP/1.1 200 OK")

@@ -45,6 +45,8 @@ from app.storage import FolderStorage
 
 T = TypeVar("T")
 
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+
 
 async def open_read_session(request: Request) -> AsyncIterator[read_session.ReadSession]:
     async with request.state.sessions.read() as session:
@@ -246,17 +248,21 @@ async def read_once(
     if (context := current_request.get()) is not None:
         context.has_idempotency_key = True
     # FastAPI has read the body by now, as a form or as bytes.
-    form = "form" in request.headers.get("Content-Type", "")
+    form = _media_type(request) in FORMS
     body = repr((await request.form()).multi_items()).encode() if form else await request.body()
     request_line = f"{request.method} {request.url.path}?{request.url.query}\n".encode()
     safe: idempotency.Safe = request.state.kept_answers
     return idempotency.Once(safe, caller_of(request.scope), key, request_line + body)
 
 
+def _media_type(request: Request) -> str:
+    """Without parameters, as Starlette has it where it reads a form."""
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
 async def read_image(request: Request) -> AsyncIterator[bytes]:
     """The body as it comes; a `yield` of each part would make this a dependency with an exit."""
-    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if kind not in FORMATS:
+    if _media_type(request) not in FORMATS:
         raise UnsupportedMedia(f"Send an image as {', '.join(FORMATS)}", FORMATS)
     return _parts(request)
 

@@ -177,13 +177,17 @@ def caller_of(scope: Scope) -> str:
     return network_of(client[0]) if client else "local"
 
 
-@lru_cache(maxsize=10_000)
 def network_of(address: str) -> str:
     """Who counts as one client: an IPv4 address, or the /64 that one has of IPv6."""
+    return _network_of(address[:MAX_ADDRESS])  # as a server or a proxy may say anything
+
+
+@lru_cache(maxsize=10_000)
+def _network_of(address: str) -> str:
     try:
         ip = ip_address(address)
     except ValueError:
-        return address[:MAX_ADDRESS]  # a server on a unix socket may say anything
+        return address
     if isinstance(ip, IPv4Address):
         return str(ip)
     return str(ip.ipv4_mapped or IPv6Network((int(ip), 64), strict=False))

@@ -33,7 +33,8 @@ from app.request_context import current_request
 from app.signed_urls import NOT_SIGNED
 
 MAX_QUERY = 32_768  # bytes
-MAX_REMEMBERED = 1000  # characters of a path
+MAX_PATH = 100  # characters of a path that is kept in memory
+MAX_PATHS = 4096  # for each route
 # Of a change, which nobody should take for another one.
 SINGLE = {b"authorization", b"content-type", b"idempotency-key"}
 
@@ -162,11 +163,11 @@ class Route(ProbeRoute):
             results = [(value, *field.validate(value)) for field, value in fields]
             return all(not faults and spelling(read) == value for value, read, faults in results)
 
-        remembered = lru_cache(maxsize=10_000)(is_possible)
+        remembered = lru_cache(maxsize=MAX_PATHS)(is_possible)
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             given = scope["path_params"]
-            look_up = remembered if len(scope["path"]) < MAX_REMEMBERED else is_possible
+            look_up = remembered if len(scope["path"]) <= MAX_PATH else is_possible
             possible = look_up(*[given[field.alias] for field in parameters])
             response = await cached(scope, ask(scope, self.policed), possible)
             await response(scope, receive, send)

@@ -66,6 +66,12 @@ class WebSettings(BaseModel):
     timeout: int = Field(30, ge=1, description="A worker silent for this long is replaced, s")
     graceful_timeout: int = Field(30, ge=6, description="Time for running requests at a stop, s")
     keepalive: int = Field(75, ge=1, description="Idle time before a client is disconnected, s")
+    header_timeout: Seconds = Field(
+        15, description="Longest time from a connect, or a request's first byte, to its headers, s"
+    )
+    max_connections: int = Field(
+        5000, ge=1, description="Connections of a worker; further ones are closed at once"
+    )
     max_requests: Count = Field(
         50_000, description="Requests before a worker is replaced; 0: never"
     )

@@ -39,7 +39,8 @@ class Workload:
         self.limit = float(settings.max_working)
         self.metrics = metrics
         self.working = 0
-        self._known: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+        # Hashes, as paths and queries are as long as clients like.
+        self._known: OrderedDict[int, None] = OrderedDict()
         self._refused = False
         self._warn_at = 0.0
 
@@ -54,7 +55,7 @@ class Workload:
         if in_flight >= self.max_in_flight:
             self._count("in_flight")
             return True
-        if (path, scope["query_string"]) in self._known:
+        if hash((path, scope["query_string"])) in self._known:
             return False
         self._count("working")
         return True
@@ -69,7 +70,7 @@ class Workload:
 
     def remember(self, scope: Scope) -> None:
         """That the cache has answered this."""
-        known = (scope["path"], scope["query_string"])
+        known = hash((scope["path"], scope["query_string"]))
         self._known[known] = None
         self._known.move_to_end(known)
         if len(self._known) > MAX_KNOWN:

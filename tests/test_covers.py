@@ -455,6 +455,15 @@ async def test_url_with_any_byte_changed_is_refused(client: httpx2.AsyncClient, 
         assert (await client.get(wrong)).status_code == 403
 
 
+@pytest.mark.parametrize("end", ["%0a", "%0d", "%00"])
+async def test_url_with_a_control_character_is_not_the_one_without(
+    client: httpx2.AsyncClient, signed: str, end: str
+):
+    response = await client.get(signed.replace("?", f"{end}?"))
+
+    assert response.status_code == 404
+
+
 async def test_url_is_for_one_file(
     client: httpx2.AsyncClient, signed: str, catalogue: Catalogue, editor: dict[str, str]
 ):

@@ -309,3 +309,28 @@ async def test_key_that_was_taken_away_is_a_conflict(
         again = await later.post("/v1/tokens", data=FORM, headers=KEY)
 
     assert again.status_code == 409
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json; a=form", "application/json;form", "application/vnd.form+json"]
+)
+async def test_body_counts_whatever_parameters_its_type_has(
+    client: httpx2.AsyncClient, catalogue: Catalogue, kind: str
+):
+    headers = catalogue.editor | KEY | {"Content-Type": kind}
+
+    first = await client.post("/v1/authors", json=AUTHOR, headers=headers)
+    other = await client.post("/v1/authors", json={"name": "Somebody else"}, headers=headers)
+
+    assert (first.status_code, other.status_code) == (201, 422)
+    assert "Idempotency-Replayed" not in other.headers
+
+
+async def test_form_counts_whatever_parameters_its_type_has(client: httpx2.AsyncClient):
+    await client.post("/v1/users", json=USER)
+    form = {"Content-Type": "Application/X-WWW-Form-Urlencoded ; charset=utf-8"}
+
+    first = await client.post("/v1/tokens", data=FORM, headers=KEY | form)
+    other = await client.post("/v1/tokens", data=FORM | {"scope": "a"}, headers=KEY | form)
+
+    assert (first.status_code, other.status_code) == (200, 422)

@@ -2,8 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from fastapi import APIRouter, FastAPI
 from sqlalchemy import text
 
 from app.main import create_app
+from app.rate_limit import network_of
 from app.resources import Resources, open_resources
 from app.routing import Route, include
 from app.schemas.user import Role
@@ -222,3 +224,47 @@ async def test_requests_sent_ahead_are_all_answered_while_they_are_refused(
     statuses = re.findall(rb"HTTP/1.1 (\d+)", answers)
     assert len(statuses) == many
     assert set(statuses) <= {b"404", b"503"}
+
+
+@contextmanager
+def growing_at_most(limit: int) -> Iterator[None]:
+    """`limit`: bytes of Python objects that stay."""
+    tracemalloc.start()
+    try:
+        yield
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert grown < limit
+
+
+async def test_what_the_cache_has_answered_takes_little_memory_however_long_it_is(
+    resources: Resources,
+):
+    workload = resources["workload"]
+    long = "x" * 7800
+
+    with growing_at_most(4_000_000):
+        for n in range(20_000):
+            workload.remember({"path": f"/{n}{long}", "query_string": f"{n}{long}".encode()})
+
+    workload.working = workload.max_working
+    scope = {"path": f"/19999{long}", "query_string": f"19999{long}".encode(), "root_path": ""}
+    assert not workload.refuses(scope, 0)
+    assert workload.refuses(scope | {"query_string": b""}, 0)
+    workload.working = 0
+
+
+def test_what_a_proxy_calls_an_address_takes_little_memory():
+    with growing_at_most(6_000_000):
+        for n in range(20_000):
+            network_of(f"{n}{'x' * 7800}")
+
+
+async def test_long_paths_take_no_memory(client: httpx2.AsyncClient):
+    paths = [f"/v1/books/{n}{'x' * 7800}" for n in range(300)]
+    await client.get(paths[0])
+
+    with growing_at_most(1_000_000):
+        for path in paths:
+            assert (await client.get(path)).status_code == 422

@@ -1,4 +1,6 @@
 import re
+from base64 import b64encode
+from hashlib import sha256
 from typing import Any
 
 import httpx2
@@ -167,6 +169,20 @@ async def test_docs_page_uses_only_what_the_service_serves(client: httpx2.AsyncC
     assert len(assets) == 3
     assert [answer.status_code for answer in answers] == 3 * [200]
     assert sum(len(answer.content) for answer in answers) > 1_000_000
+
+
+async def test_pages_run_no_script_but_their_own(client: httpx2.AsyncClient):
+    page, root = await client.get("/docs"), await client.get("/")
+    policy = page.headers["Content-Security-Policy"]
+    scripts = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+    hashes = {f"'sha256-{b64encode(sha256(s.encode()).digest()).decode()}'" for s in scripts}
+    directives = {name: set(values) for name, *values in map(str.split, policy.split(";"))}
+
+    assert len(hashes) == 1
+    assert directives["script-src"] == {"'self'", *hashes}
+    assert directives["default-src"] == directives["frame-ancestors"] == {"'none'"}
+    assert directives["connect-src"] == {"'self'"}
+    assert "default-src 'none'" in root.headers["Content-Security-Policy"]
 
 
 async def test_root_leads_to_the_docs(client: httpx2.AsyncClient):

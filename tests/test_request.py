@@ -238,3 +238,66 @@ async def test_no_secret_is_logged(logged: Any, settings: Settings):
 
     assert len(lines) >= 5
     assert secret not in json.dumps(lines)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/books"),
+        ("GET", "/v1/books/0"),
+        ("POST", "/v1/books"),
+        ("GET", "/nowhere"),
+        ("GET", "/docs"),
+        ("GET", "/"),
+        ("GET", "/docs/assets/swagger-ui.css"),
+        ("GET", "/openapi.json"),
+        ("GET", "/files/a"),
+        ("GET", "/health"),
+    ],
+)
+async def test_no_response_is_sniffed(client: httpx2.AsyncClient, method: str, path: str):
+    response = await client.request(method, path)
+
+    assert response.headers.get_list("X-Content-Type-Options") == ["nosniff"]
+
+
+async def test_refusal_in_an_overload_is_not_sniffed(
+    client: httpx2.AsyncClient, resources: Resources
+):
+    resources["workload"].max_in_flight = 0
+
+    response = await client.get("/v1/books")
+
+    assert response.status_code == 503
+    assert response.headers.get_list("X-Content-Type-Options") == ["nosniff"]
+
+
+@pytest.mark.parametrize("end", ["%0a", "%0A", "%0d", "%00", "%7f", "%c2%85"])
+@pytest.mark.parametrize(
+    "path", ["/v1/books", "/v1/books/1", "/health", "/docs", "/docs/assets/swagger-ui.css"]
+)
+async def test_path_with_a_control_character_is_no_other_path(
+    client: httpx2.AsyncClient, path: str, end: str
+):
+    for method in ("GET", "HEAD", "POST"):
+        response = await client.request(method, path + end)
+
+        assert response.status_code == 404
+        if method != "HEAD":
+            assert response.json()["instance"] != path
+
+
+@pytest.mark.parametrize("path", ["/v1/books", "/docs", "/openapi.json", "/", "/healthy", "/files"])
+async def test_metrics_port_shows_nothing_of_the_api(
+    resources: Resources, settings: Settings, path: str
+):
+    settings.metrics.port = 9000
+    async with client_of(create_app(settings), resources) as client:
+        hidden, *shown = [
+            await client.get(f"http://test:9000{path}")
+            for path in (path, "/metrics", "/health", "/health/ready")
+        ]
+
+    assert hidden.status_code == 404
+    assert hidden.headers["Content-Type"] == "application/problem+json"
+    assert [response.status_code for response in shown] == [200, 200, 200]

@@ -25,6 +25,10 @@ _TRACEPARENT = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})"
 )
 
+# No path of ours has them, and `$` of a regular expression also matches before a last line feed.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 log = logging.getLogger("app.request")
@@ -39,6 +43,7 @@ class RequestMiddleware:
         self.slow = settings.log.slow_request
         self.sample = settings.log.access_sample
         self.traced = is_traced()
+        self.metrics_port = settings.metrics.port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -80,6 +85,7 @@ class RequestMiddleware:
                     (b"x-request-id", request.id.encode()),
                     (b"x-process-time", b"%.6f" % elapsed),
                     (b"server-timing", _server_timing(request, elapsed)),
+                    NO_SNIFFING,
                 ]
             elif message["type"] == "http.response.body":
                 size += len(message.get("body", b""))
@@ -89,7 +95,8 @@ class RequestMiddleware:
 
         try:
             with Deadline(self.timeout, task) as deadline:
-                await self.app(scope, receive, send_with_headers)
+                app = _not_found(scope) if self._is_hidden(scope) else self.app
+                await app(scope, receive, send_with_headers)
         except asyncio.CancelledError:
             if not status:  # the worker stops, and waited for this request as long as it may
                 await _stopping(scope)(scope, receive, send_with_headers)
@@ -113,6 +120,15 @@ class RequestMiddleware:
             state["metrics"].observe_request(scope["method"], request.route, status, elapsed, size)
             if self._is_logged(status, elapsed):
                 self._log(request, status, elapsed)
+
+    def _is_hidden(self, scope: Scope) -> bool:
+        path: str = scope["path"]
+        if not path.isprintable() and _CONTROLS.search(path):
+            return True
+        if self.metrics_port is None or scope["server"][1] != self.metrics_port:
+            return False
+        path = path.removeprefix(scope["root_path"])
+        return not (path == "/metrics" or path == "/health" or path.startswith("/health/"))
 
     def _is_logged(self, status: int, elapsed: float) -> bool:
         if status >= 400 or elapsed >= self.slow or self.sample == 1:
@@ -200,8 +216,13 @@ def refusal(scope: Scope) -> tuple[list[tuple[bytes, bytes]], bytes]:
         (b"cache-control", b"no-store"),
         (b"retry-after", b"1"),
         (b"x-request-id", id.encode()),
+        NO_SNIFFING,
     ]
     return headers, body
+
+
+def _not_found(scope: Scope) -> ASGIApp:
+    return problem(HTTPStatus.NOT_FOUND, HTTPStatus.NOT_FOUND.phrase, scope)
 
 
 def _stopping(scope: Scope) -> ASGIApp:

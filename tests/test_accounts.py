@@ -9,6 +9,7 @@ import threading
 import time
 from datetime import timedelta
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -480,6 +481,37 @@ async def test_token_that_is_not_quite_ours(
     assert is_unauthorized(await me(client, token))
     good = jwt.encode(content, KEY, ALGORITHM, GOOD)
     assert (await me(client, good)).status_code == 200
+
+
+async def test_session_of_another_account_gives_no_rights(
+    client: httpx2.AsyncClient, content: dict[str, Any], resources: Resources
+):
+    """In whichever order the forged and the genuine token come: neither spoils the other."""
+    async with resources["sessions"].write() as session:
+        token = await add_account(session, Role.EDITOR, resources["access_tokens"])
+    editors = jwt.decode(token, options={"verify_signature": False})
+    forged = [content | {"sid": editors["sid"]}, content | {"sub": editors["sub"]}]
+
+    for _ in range(2):
+        for claims in forged:
+            answer = await me(client, jwt.encode(claims, KEY, ALGORITHM, GOOD))
+            assert is_unauthorized(answer), claims
+        assert (await me(client, token)).json()["role"] == "editor"
+    # What ended the rights of the genuine token does so though the forged one came first.
+    await users_of(resources).set_role((await me(client, token)).json()["email"], Role.READER)
+    assert (await me(client, token)).json()["role"] == "reader"
+
+
+async def test_numbers_of_sessions_cannot_be_counted(
+    client: httpx2.AsyncClient, user: dict[str, Any], resources: Resources
+):
+    for _ in range(8):
+        await tokens_of(client)
+    async with resources["sessions"].read() as session:
+        ids = sorted(await session.scalars(select(UserSession.id)))
+
+    gaps = [later - earlier for earlier, later in pairwise([0, *ids, 2**63])]
+    assert min(gaps) > 2**32
 
 
 # What a claim may be in JSON, and is not in ours.

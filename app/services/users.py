@@ -39,11 +39,11 @@ class UserService:
         return UserRead(**user)
 
     async def of_session(self, user_id: int, session_id: int) -> Account:
-        """Raises NotFound once the session has ended."""
+        """Raises NotFound once the session has ended, or where it belongs to another account."""
         return await self.cache.get_or_load(
-            f"session:{session_id}",
+            f"session:{session_id}:{user_id}",
             Account,
-            lambda: self._load(session_id),
+            lambda: self._load(user_id, session_id),
             ttl=60,
             tags=[f"user:{user_id}", f"session:{session_id}"],
         )
@@ -124,11 +124,11 @@ class UserService:
             raise Invalid("Is not the present password", ("body", "current_password"))
         return hash
 
-    async def _load(self, session_id: int) -> Account:
+    async def _load(self, user_id: int, session_id: int) -> Account:
         wanted = (
             select(*COLUMNS)
             .join(UserSession, UserSession.user_id == User.id)
-            .where(UserSession.id == session_id)
+            .where(UserSession.id == session_id, User.id == user_id)
         )
         async with self.sessions.current() as session:
             row = (await session.execute(wanted)).mappings().first()

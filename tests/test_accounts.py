@@ -368,6 +368,46 @@ async def test_new_password_ends_other_sessions(client: httpx2.AsyncClient, user
     assert (await log_in(client, "prometheus")).status_code == 200
 
 
+async def test_new_password_ends_the_refresh_tokens_of_its_own_session_too(
+    client: httpx2.AsyncClient, user: dict[str, Any], resources: Resources
+):
+    """Used or not, replayed or not; and to try one ends nothing."""
+    first = await tokens_of(client)
+    keyed = {"headers": {"Idempotency-Key": "one"}}
+    body = {"json": {"refresh_token": first["refresh_token"]}}
+    second = (await client.post("/v1/tokens/refresh", **body, **keyed)).json()
+    change = {"password": "prometheus unbound", "current_password": PASSWORD}
+    headers = bearing(second["access_token"])
+    changed = await client.patch("/v1/users/me", json=change, headers=headers)
+
+    refused = [await refresh(client, each["refresh_token"]) for each in (first, second)]
+    refused.append(await client.post("/v1/tokens/refresh", **body, **keyed))
+    assert changed.status_code == 200
+    assert all(is_unauthorized(answer, invalid=False) for answer in refused)
+    for each in (first, second):
+        assert (await me(client, each["access_token"])).status_code == 200
+    assert await session_count(resources) == 1
+
+
+async def test_refreshes_beside_a_new_password_leave_no_token_and_the_session(
+    client: httpx2.AsyncClient, user: dict[str, Any], resources: Resources
+):
+    tokens = await tokens_of(client)
+    headers = bearing(tokens["access_token"])
+    change = {"password": "prometheus unbound", "current_password": PASSWORD}
+    patch = asyncio.create_task(client.patch("/v1/users/me", json=change, headers=headers))
+    answers = []
+    while not patch.done():
+        answers.append(await refresh(client, tokens["refresh_token"]))
+
+    assert patch.result().status_code == 200
+    assert {answer.status_code for answer in answers} <= {200, 401}
+    given = [answer.json() for answer in answers if answer.is_success]
+    for each in [tokens, *given]:
+        assert is_unauthorized(await refresh(client, each["refresh_token"]), invalid=False)
+    assert (await me(client, tokens["access_token"])).status_code == 200
+
+
 @pytest.mark.parametrize("given", [{}, {"current_password": "wrong"}])
 async def test_new_password_needs_the_present_one(
     client: httpx2.AsyncClient, user: dict[str, Any], given: dict[str, str]

@@ -57,7 +57,8 @@ class UserUpdate(Body):
     name: Name = OMITTED
     password: Password = OMITTED
     current_password: str = Field(
-        "", description="Needed to change the password, which ends other sessions"
+        "",
+        description="Needed to change the password, which ends other sessions and refresh tokens",
     )
 
 

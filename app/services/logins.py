@@ -132,11 +132,14 @@ class LoginService:
 
     async def _use(self, session: AsyncSession, token: ColumnElement[bool]) -> bool:
         """False where it is too old, or was used before: by its owner and by a thief, and nobody
-        can say which of them this is.
+        can say which of them this is. Raises Unauthorized where it has been deleted meanwhile,
+        as by a change of the password, which does not end its session.
         """
         times = select(RefreshToken.expires_at, RefreshToken.used_at).where(token)
         found = (await session.execute(times)).first()
-        if found is None or found.expires_at < now():
+        if found is None:
+            raise Unauthorized(ENDED)
+        if found.expires_at < now():
             return False
         if found.used_at is not None:
             # A host whose clock is ahead of ours may have written it: the age may be negative.

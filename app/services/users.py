@@ -7,7 +7,7 @@ from app.database import Sessions
 from app.errors import Conflict, Invalid, NotFound
 from app.etag import etag_of
 from app.idempotency import ALWAYS, Once
-from app.models import User, UserSession
+from app.models import RefreshToken, User, UserSession
 from app.outbox import Outbox
 from app.passwords import Passwords
 from app.schemas.job import SendWelcome
@@ -89,9 +89,7 @@ class UserService:
                 preconditions.check(etag_of(UserRead(**locked.mappings().one())))
             if old_hash is not None:
                 mine &= User.password_hash == old_hash  # nobody has changed it meanwhile
-                others = UserSession.user_id == account.user.id
-                others &= UserSession.id != account.session_id
-                await session.execute(delete(UserSession).where(others))
+                await self._end_logins(session, account)
             if changes:
                 changed = await session.execute(update(User).where(mine).values(changes))
                 if not changed.rowcount:  # type: ignore[attr-defined]
@@ -123,6 +121,16 @@ class UserService:
         if hash is None or not (await self.passwords.verify(password, hash)).matches:
             raise Invalid("Is not the present password", ("body", "current_password"))
         return hash
+
+    async def _end_logins(self, session: AsyncSession, account: Account) -> None:
+        """All but the access tokens of this session: a refresh token may have been stolen."""
+        own = UserSession.id == account.session_id
+        # Locked before its tokens, as logins do: no refresh goes on with one of them meanwhile.
+        await session.execute(select(UserSession.id).where(own).with_for_update())
+        theirs = RefreshToken.session_id == account.session_id
+        await session.execute(delete(RefreshToken).where(theirs))
+        others = (UserSession.user_id == account.user.id) & ~own
+        await session.execute(delete(UserSession).where(others))
 
     async def _load(self, user_id: int, session_id: int) -> Account:
         wanted = (

@@ -175,7 +175,7 @@ def _loosen_limits(settings: Settings) -> list[str]:
     """Who tries a service out is one client, and the first thing he tries is a load test."""
     if settings.limits.model_fields_set:
         return []
-    for policy in ("READS", "WRITES", "LOGIN"):
+    for policy in ("READS", "WRITES", "ADDRESS", "LOGIN"):
         for number in ("RATE", "BURST"):
             os.environ[f"LIMITS_{policy}_{number}"] = str(DEVELOPMENT_LIMIT)
     return [f"Limits     {DEVELOPMENT_LIMIT} requests/s for a client, as LIMITS_* is not set"]

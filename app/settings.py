@@ -103,6 +103,8 @@ class LimitsSettings(BaseModel):
     reads_burst: int = Field(200, ge=1, description="Reads it may make at once, after a pause")
     writes_rate: Rate = Field(10, description="Writes of one client or account, 1/s")
     writes_burst: int = Field(50, ge=1, description="Writes it may make at once, after a pause")
+    address_rate: Rate = Field(1000, description="Requests of all accounts of one address, 1/s")
+    address_burst: int = Field(2000, ge=1, description="Those they may make at once, after a pause")
     login_rate: Rate = Field(0.1, description="Logins of one address, and of one account, 1/s")
     login_burst: int = Field(20, ge=1, description="Logins it may try at once, after a pause")
 

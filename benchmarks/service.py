@@ -83,6 +83,8 @@ def one_worker(app: str | None = None, **variables: str) -> Iterator[Service]:
             # Counted, and never refused: what is measured is the cost of an answer.
             "LIMITS_READS_RATE": "1000000",
             "LIMITS_READS_BURST": "1000000",
+            "LIMITS_ADDRESS_RATE": "1000000",
+            "LIMITS_ADDRESS_BURST": "1000000",
             "PORT": str(port),
         } | variables
         command = [*end_with_us(), sys.executable, "-m", "gunicorn"]

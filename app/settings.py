@@ -144,6 +144,9 @@ class TokenSettings(BaseModel):
     refresh_ttl: int = Field(
         2_592_000, ge=1, description="Time after which a session ends that is not refreshed, s"
     )
+    session_ttl: int = Field(
+        7_776_000, ge=1, description="Time after its login when a session ends anyway, s"
+    )
     refresh_overlap: float = Field(
         10,
         ge=0,

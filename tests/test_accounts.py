@@ -323,7 +323,9 @@ async def test_refreshes_and_logouts_at_once_neither_deadlock_nor_leave_a_sessio
         for pair in zip(logins, old, strict=True):
             for login in pair:
                 group.create_task(use(login))
-        group.create_task(CleaningService(resources["sessions"]).clean())
+        group.create_task(
+            CleaningService(resources["sessions"], resources["settings"].tokens).clean()
+        )
 
     assert {answer.status_code for answer in refreshes} <= {200, 401}, [a.text for a in refreshes]
     # 401 where a refresh that came too late, or the cleaning, has ended the session already.
@@ -342,6 +344,41 @@ async def test_session_ends_when_nobody_refreshes_it(
         await session.execute(update(RefreshToken).values(expires_at=now()))
 
     assert is_unauthorized(await refresh(client, tokens["refresh_token"]), invalid=False)
+
+
+async def test_session_has_a_last_day_however_often_it_is_refreshed(
+    client: httpx2.AsyncClient, user: dict[str, Any], resources: Resources, settings: Settings
+):
+    """Replays go no further, and what is past that day is deleted with all its tokens or none."""
+    tokens = await tokens_of(client)
+    body, keyed = {"refresh_token": tokens["refresh_token"]}, {"Idempotency-Key": "one"}
+    last = timedelta(seconds=settings.tokens.session_ttl)
+
+    async def refresh_at(age: timedelta) -> httpx2.Response:
+        async with resources["sessions"].write.begin() as session:
+            await session.execute(update(UserSession).values(created_at=now() - age))
+        return await client.post("/v1/tokens/refresh", json=body, headers=keyed)
+
+    assert (await refresh_at(last - timedelta(minutes=1))).status_code == 200
+    assert is_unauthorized(await refresh_at(last + timedelta(minutes=1)), invalid=False)
+    assert await session_count(resources) == 0
+
+
+async def test_sessions_past_their_last_day_are_deleted(
+    client: httpx2.AsyncClient, user: dict[str, Any], resources: Resources, settings: Settings
+):
+    """With tokens or without any, as a change of the password leaves it."""
+    old = [await tokens_of(client) for _ in range(2)]
+    past = now() - timedelta(seconds=settings.tokens.session_ttl + 60)
+    async with resources["sessions"].write.begin() as session:
+        await session.execute(update(UserSession).values(created_at=past))
+        digest = sha256(old[0]["refresh_token"].encode()).hexdigest()
+        await session.execute(delete(RefreshToken).where(RefreshToken.digest == digest))
+    recent = await tokens_of(client)
+    await CleaningService(resources["sessions"], resources["settings"].tokens).clean()
+
+    assert await session_count(resources) == 1
+    assert (await refresh(client, recent["refresh_token"])).status_code == 200
 
 
 async def test_logout_ends_both_tokens_at_once(client: httpx2.AsyncClient, user: dict[str, Any]):
@@ -373,15 +410,19 @@ async def test_new_password_ends_the_refresh_tokens_of_its_own_session_too(
 ):
     """Used or not, replayed or not; and to try one ends nothing."""
     first = await tokens_of(client)
-    keyed = {"headers": {"Idempotency-Key": "one"}}
-    body = {"json": {"refresh_token": first["refresh_token"]}}
-    second = (await client.post("/v1/tokens/refresh", **body, **keyed)).json()
+
+    async def refresh_first() -> httpx2.Response:
+        body = {"refresh_token": first["refresh_token"]}
+        keyed = {"Idempotency-Key": "one"}
+        return await client.post("/v1/tokens/refresh", json=body, headers=keyed)
+
+    second = (await refresh_first()).json()
     change = {"password": "prometheus unbound", "current_password": PASSWORD}
     headers = bearing(second["access_token"])
     changed = await client.patch("/v1/users/me", json=change, headers=headers)
 
     refused = [await refresh(client, each["refresh_token"]) for each in (first, second)]
-    refused.append(await client.post("/v1/tokens/refresh", **body, **keyed))
+    refused.append(await refresh_first())
     assert changed.status_code == 200
     assert all(is_unauthorized(answer, invalid=False) for answer in refused)
     for each in (first, second):

@@ -32,7 +32,7 @@ class UserSession(Base):
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
 
-    __table_args__ = (Index(None, "user_id"), Base.__table_args__)
+    __table_args__ = (Index(None, "user_id"), Index(None, "created_at"), Base.__table_args__)
 
 
 class RefreshToken(Base):

@@ -14,9 +14,9 @@ import app.main  # noqa: F401
 from app import slots
 from app.addresses import in_both_forms
 from app.budget import connection_budget
-from app.settings import read_settings
+from app.settings import read_service_settings
 
-settings = read_settings()
+settings = read_service_settings()
 
 wsgi_app = "app.main:create_app()"
 worker_class = "app.worker.Worker"

@@ -27,6 +27,8 @@ from app.settings_sources import Sources, read
 
 DEVELOPMENT_KEY = "only-good-for-development-and-tests"
 MIN_SECRET_LENGTH = 32
+MAKE_KEY = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+NO_KEY = f"TOKENS_KEY: is not set, or is the published one, so anybody can sign tokens; {MAKE_KEY}"
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -134,7 +136,8 @@ class MetricsSettings(BaseModel):
 
 class TokenSettings(BaseModel):
     key: SecretStr = Field(
-        SecretStr(DEVELOPMENT_KEY), description="What access tokens are signed with"
+        SecretStr(DEVELOPMENT_KEY),
+        description="Key that signs access tokens; the service does not start with the default",
     )
     old_keys: SecretStr | None = Field(
         None, description="Keys before that, with commas between, whose tokens still count"
@@ -159,6 +162,11 @@ class TokenSettings(BaseModel):
         """The newest first."""
         old = self.old_keys.get_secret_value().split(",") if self.old_keys else []
         return [self.key.get_secret_value(), *(key.strip() for key in old if key.strip())]
+
+    @property
+    def is_published(self) -> bool:
+        """Whether tokens that anybody can sign would be accepted."""
+        return DEVELOPMENT_KEY in self.keys
 
 
 class PasswordSettings(BaseModel):
@@ -347,13 +355,25 @@ class Settings(Sources):
     @field_validator("tokens")
     @classmethod
     def refuse_a_weak_key(cls, value: TokenSettings, info: ValidationInfo) -> TokenSettings:
-        weak = [key == DEVELOPMENT_KEY or len(key) < MIN_SECRET_LENGTH for key in value.keys]
+        # The published key is refused where tokens are signed: by `ServiceSettings`.
+        weak = [len(key) < MIN_SECRET_LENGTH for key in value.keys]
         if info.data.get("environment") == "production" and any(weak):
             raise PydanticCustomError(
                 "production",
                 f"TOKENS_KEY: production needs a secret of at least {MIN_SECRET_LENGTH} characters"
-                "; make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+                f"; {MAKE_KEY}",
             )
+        return value
+
+
+class ServiceSettings(Settings):
+    """For processes that sign or accept tokens; job workers and commands do neither."""
+
+    @field_validator("tokens")
+    @classmethod
+    def refuse_the_published_key(cls, value: TokenSettings) -> TokenSettings:
+        if value.is_published:
+            raise PydanticCustomError("production", NO_KEY)
         return value
 
 
@@ -365,3 +385,8 @@ def _trusts_everybody(proxies: str) -> bool:
 def read_settings() -> Settings:
     """The settings, or SystemExit (code 1) with one line for each variable that is wrong."""
     return read(Settings)
+
+
+def read_service_settings() -> ServiceSettings:
+    """The same for a process that signs tokens."""
+    return read(ServiceSettings)

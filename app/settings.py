@@ -170,6 +170,7 @@ class TokenSettings(BaseModel):
 
 
 class PasswordSettings(BaseModel):
+    min_length: int = Field(12, ge=1, description="Characters of a new password, at least")
     threads: int = Field(1, ge=1, description="Passwords that a worker hashes at once")
     max_waiting: int = Field(100, ge=1, description="Passwords that may wait for that; else 503")
     time_cost: int = Field(3, ge=1, description="Passes of argon2id")

@@ -395,14 +395,14 @@ async def test_logout_ends_both_tokens_at_once(client: httpx2.AsyncClient, user:
 async def test_new_password_ends_other_sessions(client: httpx2.AsyncClient, user: dict[str, Any]):
     mine, other = await tokens_of(client), await tokens_of(client)
     await me(client, other["access_token"])
-    body = {"password": "prometheus", "current_password": PASSWORD}
+    body = {"password": "prometheus unbound", "current_password": PASSWORD}
     changed = await client.patch("/v1/users/me", json=body, headers=bearing(mine["access_token"]))
 
     assert changed.status_code == 200
     assert (await me(client, mine["access_token"])).status_code == 200
     assert is_unauthorized(await me(client, other["access_token"]))
     assert (await log_in(client)).status_code == 401
-    assert (await log_in(client, "prometheus")).status_code == 200
+    assert (await log_in(client, "prometheus unbound")).status_code == 200
 
 
 async def test_new_password_ends_the_refresh_tokens_of_its_own_session_too(
@@ -454,7 +454,7 @@ async def test_new_password_needs_the_present_one(
     client: httpx2.AsyncClient, user: dict[str, Any], given: dict[str, str]
 ):
     token = (await tokens_of(client))["access_token"]
-    body = {"password": "prometheus", **given}
+    body = {"password": "prometheus unbound", **given}
     answer = await client.patch("/v1/users/me", json=body, headers=bearing(token))
 
     assert answer.status_code == 422
@@ -713,7 +713,7 @@ async def test_operator_makes_an_account_and_changes_its_role(
     assert made[0] == 0
     assert made[1].endswith(": boss@example.com, editor\n")
     assert again == (1, "", "There is an account for boss@example.com already\n")
-    assert (short[0], short[2]) == (1, "password: String should have at least 8 characters\n")
+    assert (short[0], short[2]) == (1, "password: String should have at least 12 characters\n")
     assert changed == (0, "boss@example.com: admin\n", "")
     assert unknown == (1, "", "There is no account for nobody@example.com\n")
     assert nonsense[0] == 1

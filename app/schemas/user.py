@@ -40,8 +40,10 @@ Password = Annotated[
         {
             "type": "string",
             "format": "password",
-            "minLength": password_rules.MIN_LENGTH,
-            "description": f"At most {password_rules.MAX_BYTES} bytes of UTF-8; never trimmed",
+            "description": (
+                "At least 12 characters, unless PASSWORDS_MIN_LENGTH is set; not the e-mail "
+                f"address; at most {password_rules.MAX_BYTES} bytes of UTF-8; never trimmed"
+            ),
         }
     ),
 ]

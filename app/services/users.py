@@ -50,8 +50,15 @@ class UserService:
 
     @transaction
     async def create(
-        self, body: UserCreate, role: Role = Role.READER, once: Once = ALWAYS
+        self,
+        body: UserCreate,
+        role: Role = Role.READER,
+        once: Once = ALWAYS,
+        *,
+        any_password: bool = False,
     ) -> UserRead:
+        if not any_password:
+            self.passwords.refuse_weak(body.password, body.email)
         once = once.owned_by(body.email)
         password_hash = await self.passwords.hash(body.password)
         user = User(email=body.email, name=body.name, password_hash=password_hash, role=role)
@@ -79,6 +86,7 @@ class UserService:
         changes = body.model_dump(exclude_unset=True, exclude={"password", "current_password"})
         old_hash = None
         if "password" in body.model_fields_set:
+            self.passwords.refuse_weak(body.password, account.user.email)
             old_hash = await self._require_password(account.user.id, body.current_password)
             changes["password_hash"] = await self.passwords.hash(body.password)
         mine = User.id == account.user.id

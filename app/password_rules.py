@@ -1,5 +1,10 @@
 """What a password may be, and the one form in which it is hashed."""
 
+import runpy
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
 from pydantic_core import PydanticCustomError
 from unicodedata2 import category, normalize
 
@@ -43,14 +48,30 @@ def check_new_password(password: str) -> str:
 def weakness(password: str, email: str, min_length: int) -> str | None:
     """Why the account of `email` should not have this password, or None.
 
-    In the spirit of NIST SP 800-63B-4, 3.1.1.2: length and no rules of composition.
+    In the spirit of NIST SP 800-63B-4, 3.1.1.2: length, a list, and no rules of composition.
     """
     if len(password) < min_length:
         return f"String should have at least {min_length} characters"
     typed = password.strip().casefold()
     if typed in (email.casefold(), ascii_form(email), email.rpartition("@")[0].casefold()):
         return "Is the e-mail address, which is the first guess"
+    if typed in common_passwords(min_length):
+        return "Is one of the most common passwords"
     return None
+
+
+@cache
+def common_passwords(min_length: int) -> frozenset[str]:
+    """Those of the 30,000 of zxcvbn that are long enough, in lower case.
+
+    Its module is run, not imported: an import keeps all its lists and indexes, which are 14 MB.
+    """
+    package = find_spec("zxcvbn")
+    if package is None or package.origin is None:
+        raise ImportError("zxcvbn is not installed, which has the list of common passwords")
+    lists = runpy.run_path(str(Path(package.origin).with_name("frequency_lists.py")))
+    passwords: list[str] = lists["FREQUENCY_LISTS"]["passwords"]
+    return frozenset(password for password in passwords if len(password) >= min_length)
 
 
 def _too_long() -> PydanticCustomError:

@@ -14,7 +14,7 @@ from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
 from app.errors import Invalid, Overloaded
-from app.password_rules import normalize_password, weakness
+from app.password_rules import common_passwords, normalize_password, weakness
 from app.settings import PasswordSettings
 
 T = TypeVar("T")
@@ -34,6 +34,7 @@ class Passwords:
     def __init__(self, settings: PasswordSettings) -> None:
         self.max_waiting = settings.max_waiting
         self.min_length = settings.min_length
+        common_passwords(self.min_length)  # read now rather than while requests wait
         self._hasher = Argon2Hasher(settings.time_cost, settings.memory_cost, parallelism=1)
         self._hash = PasswordHash((self._hasher,))
         self._threads = ThreadPoolExecutor(settings.threads, "passwords", _be_nice)

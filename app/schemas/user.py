@@ -41,8 +41,9 @@ Password = Annotated[
             "type": "string",
             "format": "password",
             "description": (
-                "At least 12 characters, unless PASSWORDS_MIN_LENGTH is set; not the e-mail "
-                f"address; at most {password_rules.MAX_BYTES} bytes of UTF-8; never trimmed"
+                "At least 12 characters, unless PASSWORDS_MIN_LENGTH is set; not a common one "
+                f"nor the e-mail address; at most {password_rules.MAX_BYTES} bytes of UTF-8; "
+                "never trimmed"
             ),
         }
     ),

@@ -17,9 +17,9 @@ from app.budget import connection_budget
 from app.check import check_schema
 from app.database import reason_of
 from app.schema_revision import BrokenMigrations, read_migrations
-from app.settings import read_settings, settings_warnings
+from app.settings import read_service_settings, settings_warnings
 
-settings = read_settings()
+settings = read_service_settings()
 
 wsgi_app = "app.main:create_app()"
 worker_class = "app.worker.Worker"

@@ -14,7 +14,7 @@ from app.errors import Unavailable
 from app.metrics import Metrics
 from app.redis import open_redis
 from app.schema_revision import BrokenMigrations, read_migrations, read_revisions
-from app.settings import RedisSettings, Settings, settings_warnings
+from app.settings import NO_KEY, RedisSettings, Settings, settings_warnings
 from app.storage import Storage, make_storage
 
 
@@ -25,7 +25,9 @@ class Finding(NamedTuple):
 
 
 async def run_checks(settings: Settings) -> list[Finding]:
-    findings = [Finding("settings", True, f"ENVIRONMENT={settings.environment}")]
+    published = settings.tokens.is_published
+    detail = NO_KEY if published else f"ENVIRONMENT={settings.environment}"
+    findings = [Finding("settings", not published, detail)]
     findings += [Finding("settings", True, warning) for warning in settings_warnings()]
     database = await _check_database(settings, "write")
     findings.append(database)

@@ -22,7 +22,7 @@ from app.catalogue import describe, import_catalogue
 from app.database import create_engine, open_database, reason_of
 from app.database_timing import DatabaseTiming
 from app.email_address import normalize_email
-from app.errors import Conflict, NotFound
+from app.errors import Conflict, Invalid, NotFound
 from app.goodbooks import WrongShape
 from app.logs import configure_logs
 from app.metrics import Metrics
@@ -124,6 +124,8 @@ def create_user(
     except ValidationError as error:
         faults = (f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
         raise SystemExit("\n".join(faults)) from None
+    except Invalid as error:
+        raise SystemExit(f"{error.loc[-1]}: {error}") from None
     except Conflict as error:
         raise SystemExit(str(error)) from None
     except (SQLAlchemyError, OSError) as error:

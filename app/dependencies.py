@@ -1,7 +1,8 @@
 """What a handler may ask for; the only file that joins FastAPI to services."""
 
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 from fastapi import Depends, Header, Path, Request
@@ -25,7 +26,7 @@ from app.errors import (
 from app.etag import Tags, read_etags
 from app.header_fields import list_field
 from app.images import FORMATS
-from app.rate_limit import caller_of
+from app.rate_limit import RateLimiter, caller_of
 from app.request_context import current_request
 from app.schemas import book
 from app.schemas.base import Whole
@@ -172,8 +173,16 @@ async def read_login(
         email = normalize_email(form.username)
     except ValueError:
         return Credentials(None, form.password)
-    await request.state.limiter.take("login", f"account:{email}")
+    await _limit_guesses(request, email)
     return Credentials(email, form.password)
+
+
+Guess = Callable[[], Awaitable[None]]
+
+
+async def _limit_guesses(request: Request, email: str) -> None:
+    limiter: RateLimiter = request.state.limiter
+    await limiter.take("login", f"account:{email}")
 
 
 @needs_token
@@ -186,8 +195,16 @@ async def get_account(
         raise Unauthorized(f"{error}; log in", invalid=True) from None
 
 
-LoginForm = Annotated[Credentials, Depends(read_login)]
 CurrentAccount = Annotated[Account, Depends(get_account)]
+
+
+async def limit_guesses_of_account(request: Request, account: CurrentAccount) -> Guess:
+    """To be called before a password of this account is looked at: as many as there are logins."""
+    return partial(_limit_guesses, request, account.user.email)
+
+
+LoginForm = Annotated[Credentials, Depends(read_login)]
+LimitGuesses = Annotated[Guess, Depends(limit_guesses_of_account)]
 
 
 async def require_editor(account: CurrentAccount) -> None:

@@ -86,7 +86,8 @@ async def refresh_rankings(tools: Tools) -> None:
 
 
 async def clean(tools: Tools) -> None:
-    await CleaningService(tools.resources["sessions"]).clean()
+    resources = tools.resources
+    await CleaningService(resources["sessions"], resources["settings"].tokens).clean()
 
 
 async def sweep_files(tools: Tools) -> None:

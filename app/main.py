@@ -21,13 +21,13 @@ from app.routers import (
     users,
 )
 from app.routing import include
-from app.settings import Settings, read_settings
+from app.settings import Settings, read_service_settings
 from app.tracing import telemetry
 from app.version import VERSION
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    settings = settings or read_settings()
+    settings = settings or read_service_settings()
     app = FastAPI(
         title="Books",
         version=VERSION,

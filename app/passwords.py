@@ -13,8 +13,8 @@ from typing import NamedTuple, TypeVar
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
-from app.errors import Overloaded
-from app.password_rules import normalize_password
+from app.errors import Invalid, Overloaded
+from app.password_rules import common_passwords, normalize_password, weakness
 from app.settings import PasswordSettings
 
 T = TypeVar("T")
@@ -33,10 +33,17 @@ class Passwords:
 
     def __init__(self, settings: PasswordSettings) -> None:
         self.max_waiting = settings.max_waiting
+        self.min_length = settings.min_length
+        common_passwords(self.min_length)  # read now rather than while requests wait
         self._hasher = Argon2Hasher(settings.time_cost, settings.memory_cost, parallelism=1)
         self._hash = PasswordHash((self._hasher,))
         self._threads = ThreadPoolExecutor(settings.threads, "passwords", _be_nice)
         self._waiting = 0
+
+    def refuse_weak(self, password: str, email: str) -> None:
+        """Raises Invalid where the account of `email` may not have this as its new password."""
+        if reason := weakness(password, email, self.min_length):
+            raise Invalid(reason, ("body", "password"))
 
     async def hash(self, password: str) -> str:
         """Raises ValueError where no account may have this password."""

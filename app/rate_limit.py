@@ -26,7 +26,7 @@ from app.shared_connection import Answer, SharedConnection
 MAX_LOCAL = 10_000  # clients that a worker keeps in mind while Redis is away
 MICRO = 1_000_000
 
-PolicyName = Literal["reads", "writes", "login"]
+PolicyName = Literal["reads", "writes", "login", "address"]
 
 # KEYS: the bucket; ARGV: time per token in µs, size of the bucket, tokens wanted.
 # Gives whether they were had, and the time in µs until it is full again; without waiting for
@@ -106,6 +106,7 @@ class RateLimiter:
             "reads": Policy("reads", limits.reads_rate, limits.reads_burst),
             "writes": Policy("writes", limits.writes_rate, limits.writes_burst),
             "login": Policy("login", limits.login_rate, limits.login_burst),
+            "address": Policy("address", limits.address_rate, limits.address_burst),
         }
         # While Redis is away, each process has its part of every bucket.
         processes = settings.web.concurrency * settings.web.replicas
@@ -163,16 +164,33 @@ class LocalBuckets:
         return True, wanted - now
 
 
-def caller_of(scope: Scope) -> str:
-    """The account of who has proved one, else the address; a proxy's word for it counts only
-    where uvicorn was told to trust that proxy.
+def buckets_of(scope: Scope, policy: PolicyName) -> list[tuple[PolicyName, str]]:
+    """What a request takes tokens from. Logins count by address whatever token comes with them,
+    as one address may have many accounts; for the same reason all that accounts do from one
+    address has a limit, too.
     """
+    address = _address_of(scope)
+    account = None if policy == "login" else _account_of(scope)
+    if account is None:
+        return [(policy, address)]
+    return [(policy, account), ("address", address)]
+
+
+def caller_of(scope: Scope) -> str:
+    """The account where there is a valid token, else the address."""
+    return _account_of(scope) or _address_of(scope)
+
+
+def _account_of(scope: Scope) -> str | None:
     try:
         claims = claims_of(scope)
     except Unauthorized:
-        claims = None
-    if claims is not None:
-        return f"user:{claims.user_id}"
+        return None
+    return claims and f"user:{claims.user_id}"
+
+
+def _address_of(scope: Scope) -> str:
+    """A proxy's word for it counts only where uvicorn was told to trust that proxy."""
     client = scope["client"]
     return network_of(client[0]) if client else "local"
 

@@ -28,7 +28,7 @@ from app.cached_responses import CachedHandler, Caching
 from app.errors import Forbidden, Invalid, TooManyRequests
 from app.etag import is_known
 from app.json_body import JSONRequest, read_json
-from app.rate_limit import PolicyName, RateLimiter, caller_of
+from app.rate_limit import PolicyName, RateLimiter, buckets_of
 from app.request_context import current_request
 from app.signed_urls import NOT_SIGNED
 
@@ -193,10 +193,12 @@ def ask(scope: Scope, policed: Policed) -> Admit:
     limiter: RateLimiter = scope["state"]["limiter"]
     if not limiter.enabled:
         return admit_all
-    asked = limiter.ask(policed.policy, caller_of(scope), policed.cost)
+    buckets = buckets_of(scope, policed.policy)
+    asked = [limiter.ask(policy, caller, policed.cost) for policy, caller in buckets]
 
     async def admit() -> None:
-        decision = await limiter.decide(asked)
+        decisions = [await limiter.decide(each) for each in asked]
+        decision = next((each for each in decisions if not each.allowed), decisions[0])
         if (context := current_request.get()) is not None:
             context.answer_headers += decision.headers()
         if not decision.allowed:

@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import os
+import secrets
 import signal
 import socket
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from app.schema_revision import BrokenMigrations, read_migrations, read_revision
 from app.schemas.user import Role, UserCreate
 from app.servers.private import ServerUnavailable, embedded_valkey, private_mariadb
 from app.servers.process import end_with_parent
-from app.settings import Settings, read_settings, settings_warnings
+from app.settings import DEVELOPMENT_KEY, Settings, read_service_settings, settings_warnings
 from app.settings_sources import Sources, read
 
 ROOT = Path(__file__).parent.parent
@@ -45,6 +46,7 @@ class GivenUrls(Sources):
     mail_url: SecretStr | None = None
     files_url: str | None = None
     offers_sellers: str | None = None
+    tokens_key: SecretStr | None = None
 
 
 def serve(*, reload: bool, mariadb: bool, jobs: bool) -> None:
@@ -57,7 +59,7 @@ def serve(*, reload: bool, mariadb: bool, jobs: bool) -> None:
             used = list(_start_servers(stack, given, mariadb))
             if given.environment == "development" and not given.offers_sellers:
                 used.append(_start_sellers(stack))
-            settings = read_settings()
+            settings = read_service_settings()
             if reload:
                 used += settings_warnings()  # without it, the master of the workers logs them
                 # It has one worker and one port; what would be on another is there too.
@@ -119,6 +121,20 @@ def _start_servers(stack: ExitStack, given: GivenUrls, mariadb: bool) -> Iterato
     if not given.files_url:
         os.environ["FILES_URL"] = f"file://{quote(str(VAR / 'files'))}"
         yield f"Files      in {VAR / 'files'}, as FILES_URL is not set"
+    if not given.tokens_key or given.tokens_key.get_secret_value() == DEVELOPMENT_KEY:
+        os.environ["TOKENS_KEY"] = _secret_in(VAR / "tokens_key")
+        yield f"Tokens     signed with the key in {VAR / 'tokens_key'}, as TOKENS_KEY is not set"
+
+
+def _secret_in(path: Path) -> str:
+    """Made at the first run, and the same at all later ones."""
+    if not path.exists():
+        new = path.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        with open(new, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(secrets.token_urlsafe(32))
+        new.replace(path)
+    return path.read_text()
 
 
 def _start_sellers(stack: ExitStack) -> str:
@@ -173,7 +189,7 @@ async def _prepare_database(settings: Settings) -> list[str]:
         imported = await import_catalogue(settings.database, SAMPLE, lambda done, total: None)
         said.append(f"Catalogue  {imported.added} books of {SAMPLE.name}, as there was none")
     if not has_users:
-        await accounts.create_user(settings, EDITOR, Role.EDITOR)
+        await accounts.create_user(settings, EDITOR, Role.EDITOR, any_password=True)
         said.append(f"Editor     {EDITOR.email}, password {EDITOR.password}, as there was nobody")
     return said
 
@@ -182,7 +198,7 @@ def _loosen_limits(settings: Settings) -> list[str]:
     """Who tries a service out is one client, and the first thing he tries is a load test."""
     if settings.limits.model_fields_set:
         return []
-    for policy in ("READS", "WRITES", "LOGIN"):
+    for policy in ("READS", "WRITES", "ADDRESS", "LOGIN"):
         for number in ("RATE", "BURST"):
             os.environ[f"LIMITS_{policy}_{number}"] = str(DEVELOPMENT_LIMIT)
     return [f"Limits     {DEVELOPMENT_LIMIT} requests/s for a client, as LIMITS_* is not set"]

@@ -26,6 +26,8 @@ from app.settings_sources import Sources, read, unused_variables
 
 DEVELOPMENT_KEY = "only-good-for-development-and-tests"
 MIN_SECRET_LENGTH = 32
+MAKE_KEY = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+NO_KEY = f"TOKENS_KEY: is not set, or is the published one, so anybody can sign tokens; {MAKE_KEY}"
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -108,6 +110,8 @@ class LimitsSettings(BaseModel):
     reads_burst: int = Field(200, ge=1, description="Reads it may make at once, after a pause")
     writes_rate: Rate = Field(10, description="Writes of one client or account, 1/s")
     writes_burst: int = Field(50, ge=1, description="Writes it may make at once, after a pause")
+    address_rate: Rate = Field(1000, description="Requests of all accounts of one address, 1/s")
+    address_burst: int = Field(2000, ge=1, description="Those they may make at once, after a pause")
     login_rate: Rate = Field(0.1, description="Logins of one address, and of one account, 1/s")
     login_burst: int = Field(20, ge=1, description="Logins it may try at once, after a pause")
 
@@ -137,7 +141,8 @@ class MetricsSettings(BaseModel):
 
 class TokenSettings(BaseModel):
     key: SecretStr = Field(
-        SecretStr(DEVELOPMENT_KEY), description="What access tokens are signed with"
+        SecretStr(DEVELOPMENT_KEY),
+        description="Key that signs access tokens; the service does not start with the default",
     )
     old_keys: SecretStr | None = Field(
         None, description="Keys before that, with commas between, whose tokens still count"
@@ -146,6 +151,9 @@ class TokenSettings(BaseModel):
     access_ttl: int = Field(900, ge=1, description="Time that an access token counts, s")
     refresh_ttl: int = Field(
         2_592_000, ge=1, description="Time after which a session ends that is not refreshed, s"
+    )
+    session_ttl: int = Field(
+        7_776_000, ge=1, description="Time after its login when a session ends anyway, s"
     )
     refresh_overlap: float = Field(
         10,
@@ -160,8 +168,14 @@ class TokenSettings(BaseModel):
         old = self.old_keys.get_secret_value().split(",") if self.old_keys else []
         return [self.key.get_secret_value(), *(key.strip() for key in old if key.strip())]
 
+    @property
+    def is_published(self) -> bool:
+        """Whether tokens that anybody can sign would be accepted."""
+        return DEVELOPMENT_KEY in self.keys
+
 
 class PasswordSettings(BaseModel):
+    min_length: int = Field(12, ge=1, description="Characters of a new password, at least")
     threads: int = Field(1, ge=1, description="Passwords that a worker hashes at once")
     max_waiting: int = Field(100, ge=1, description="Passwords that may wait for that; else 503")
     time_cost: int = Field(3, ge=1, description="Passes of argon2id")
@@ -347,13 +361,25 @@ class Settings(Sources):
     @field_validator("tokens")
     @classmethod
     def refuse_a_weak_key(cls, value: TokenSettings, info: ValidationInfo) -> TokenSettings:
-        weak = [key == DEVELOPMENT_KEY or len(key) < MIN_SECRET_LENGTH for key in value.keys]
+        # The published key is refused where tokens are signed: by `ServiceSettings`.
+        weak = [len(key) < MIN_SECRET_LENGTH for key in value.keys]
         if info.data.get("environment") == "production" and any(weak):
             raise PydanticCustomError(
                 "production",
                 f"TOKENS_KEY: production needs a secret of at least {MIN_SECRET_LENGTH} characters"
-                "; make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+                f"; {MAKE_KEY}",
             )
+        return value
+
+
+class ServiceSettings(Settings):
+    """For processes that sign or accept tokens; job workers and commands do neither."""
+
+    @field_validator("tokens")
+    @classmethod
+    def refuse_the_published_key(cls, value: TokenSettings) -> TokenSettings:
+        if value.is_published:
+            raise PydanticCustomError("production", NO_KEY)
         return value
 
 
@@ -365,6 +391,11 @@ def _trusts_everybody(proxies: str) -> bool:
 def read_settings() -> Settings:
     """The settings, or SystemExit (code 1) with one line for each variable that is wrong."""
     return read(Settings, hints=settings_warnings)
+
+
+def read_service_settings() -> ServiceSettings:
+    """The same for a process that signs tokens."""
+    return read(ServiceSettings, hints=settings_warnings)
 
 
 def settings_warnings() -> list[str]:

@@ -1,6 +1,7 @@
 """The service as production runs it, with one worker, and what that worker costs. Linux only."""
 
 import os
+import secrets
 import socket
 import sys
 import time
@@ -78,11 +79,14 @@ def one_worker(app: str | None = None, **variables: str) -> Iterator[Service]:
             "DATABASE_URL": f"sqlite+aiosqlite:///{folder}/books.db",
             "REDIS_URL": "redis://127.0.0.1",
             "LOG_FORMAT": "json",
+            "TOKENS_KEY": secrets.token_urlsafe(32),
             "WEB_CONCURRENCY": "1",
             "WEB_MAX_REQUESTS": "0",
             # Counted, and never refused: what is measured is the cost of an answer.
             "LIMITS_READS_RATE": "1000000",
             "LIMITS_READS_BURST": "1000000",
+            "LIMITS_ADDRESS_RATE": "1000000",
+            "LIMITS_ADDRESS_BURST": "1000000",
             "PORT": str(port),
         } | variables
         command = [*end_with_us(), sys.executable, "-m", "gunicorn"]

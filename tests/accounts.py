@@ -10,9 +10,11 @@ from app.models import User, UserSession
 from app.schemas.user import Role
 from app.settings import DatabaseSettings, TokenSettings
 
+KEY = "a key of services that tests start"
+
 
 async def add_account(session: AsyncSession, role: Role, tokens: AccessTokens | None = None) -> str:
-    """An access token of a new account, good for services with these tokens, else the default."""
+    """An access token of a new account, good for services with these tokens, else with `KEY`."""
     name = f"{role}-{secrets.token_hex(4)}"
     user = User(email=f"{name}@example.com", name=name, password_hash="", role=role)
     session.add(user)
@@ -20,7 +22,7 @@ async def add_account(session: AsyncSession, role: Role, tokens: AccessTokens | 
     login = UserSession(user_id=user.id)
     session.add(login)
     await session.commit()
-    return (tokens or AccessTokens(TokenSettings())).issue(Claims(user.id, login.id))
+    return (tokens or AccessTokens(TokenSettings(key=KEY))).issue(Claims(user.id, login.id))
 
 
 async def editors_token(database_url: str) -> str:

@@ -33,7 +33,7 @@ from app.settings import (
     RedisSettings,
     Settings,
 )
-from tests.accounts import add_account
+from tests.accounts import KEY, add_account
 from tests.catalogue import Catalogue
 from tests.sellers import Sellers, running_sellers
 
@@ -139,6 +139,7 @@ def environment(database_url: str, servers: Servers) -> dict[str, Any]:
         "DATABASE_POOL_SIZE": 5,
         "REDIS_URL": servers.redis_url,
         "CACHE_NAMESPACE": f"test-{secrets.token_hex(4)}",
+        "TOKENS_KEY": KEY,
         "LIMITS_ENABLED": False,
         "WEB_CONCURRENCY": 2,
     }

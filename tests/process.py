@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.accounts import KEY
+
 ROOT = Path(__file__).parent.parent
 TIMEOUT = 30
 
@@ -77,7 +79,7 @@ async def wait_until(condition: Callable[[], bool], what: str) -> None:
 async def running(output: Path, **variables: Any) -> AsyncIterator[Service]:
     """Gunicorn with the project's configuration; killed if it does not stop by itself."""
     port = free_port()
-    environment = os.environ | {"PORT": str(port), "LOG_FORMAT": "json"}
+    environment = os.environ | {"PORT": str(port), "LOG_FORMAT": "json", "TOKENS_KEY": KEY}
     environment |= {name: str(value) for name, value in variables.items()}
     with output.open("wb") as file:
         process = subprocess.Popen(

@@ -9,6 +9,7 @@ import threading
 import time
 from datetime import timedelta
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -322,7 +323,9 @@ async def test_refreshes_and_logouts_at_once_neither_deadlock_nor_leave_a_sessio
         for pair in zip(logins, old, strict=True):
             for login in pair:
                 group.create_task(use(login))
-        group.create_task(CleaningService(resources["sessions"]).clean())
+        group.create_task(
+            CleaningService(resources["sessions"], resources["settings"].tokens).clean()
+        )
 
     assert {answer.status_code for answer in refreshes} <= {200, 401}, [a.text for a in refreshes]
     # 401 where a refresh that came too late, or the cleaning, has ended the session already.
@@ -343,6 +346,41 @@ async def test_session_ends_when_nobody_refreshes_it(
     assert is_unauthorized(await refresh(client, tokens["refresh_token"]), invalid=False)
 
 
+async def test_session_has_a_last_day_however_often_it_is_refreshed(
+    client: httpx2.AsyncClient, user: dict[str, Any], resources: Resources, settings: Settings
+):
+    """Replays go no further, and what is past that day is deleted with all its tokens or none."""
+    tokens = await tokens_of(client)
+    body, keyed = {"refresh_token": tokens["refresh_token"]}, {"Idempotency-Key": "one"}
+    last = timedelta(seconds=settings.tokens.session_ttl)
+
+    async def refresh_at(age: timedelta) -> httpx2.Response:
+        async with resources["sessions"].write.begin() as session:
+            await session.execute(update(UserSession).values(created_at=now() - age))
+        return await client.post("/v1/tokens/refresh", json=body, headers=keyed)
+
+    assert (await refresh_at(last - timedelta(minutes=1))).status_code == 200
+    assert is_unauthorized(await refresh_at(last + timedelta(minutes=1)), invalid=False)
+    assert await session_count(resources) == 0
+
+
+async def test_sessions_past_their_last_day_are_deleted(
+    client: httpx2.AsyncClient, user: dict[str, Any], resources: Resources, settings: Settings
+):
+    """With tokens or without any, as a change of the password leaves it."""
+    old = [await tokens_of(client) for _ in range(2)]
+    past = now() - timedelta(seconds=settings.tokens.session_ttl + 60)
+    async with resources["sessions"].write.begin() as session:
+        await session.execute(update(UserSession).values(created_at=past))
+        digest = sha256(old[0]["refresh_token"].encode()).hexdigest()
+        await session.execute(delete(RefreshToken).where(RefreshToken.digest == digest))
+    recent = await tokens_of(client)
+    await CleaningService(resources["sessions"], resources["settings"].tokens).clean()
+
+    assert await session_count(resources) == 1
+    assert (await refresh(client, recent["refresh_token"])).status_code == 200
+
+
 async def test_logout_ends_both_tokens_at_once(client: httpx2.AsyncClient, user: dict[str, Any]):
     tokens, other = await tokens_of(client), await tokens_of(client)
     await me(client, tokens["access_token"])
@@ -357,14 +395,58 @@ async def test_logout_ends_both_tokens_at_once(client: httpx2.AsyncClient, user:
 async def test_new_password_ends_other_sessions(client: httpx2.AsyncClient, user: dict[str, Any]):
     mine, other = await tokens_of(client), await tokens_of(client)
     await me(client, other["access_token"])
-    body = {"password": "prometheus", "current_password": PASSWORD}
+    body = {"password": "prometheus unbound", "current_password": PASSWORD}
     changed = await client.patch("/v1/users/me", json=body, headers=bearing(mine["access_token"]))
 
     assert changed.status_code == 200
     assert (await me(client, mine["access_token"])).status_code == 200
     assert is_unauthorized(await me(client, other["access_token"]))
     assert (await log_in(client)).status_code == 401
-    assert (await log_in(client, "prometheus")).status_code == 200
+    assert (await log_in(client, "prometheus unbound")).status_code == 200
+
+
+async def test_new_password_ends_the_refresh_tokens_of_its_own_session_too(
+    client: httpx2.AsyncClient, user: dict[str, Any], resources: Resources
+):
+    """Used or not, replayed or not; and to try one ends nothing."""
+    first = await tokens_of(client)
+
+    async def refresh_first() -> httpx2.Response:
+        body = {"refresh_token": first["refresh_token"]}
+        keyed = {"Idempotency-Key": "one"}
+        return await client.post("/v1/tokens/refresh", json=body, headers=keyed)
+
+    second = (await refresh_first()).json()
+    change = {"password": "prometheus unbound", "current_password": PASSWORD}
+    headers = bearing(second["access_token"])
+    changed = await client.patch("/v1/users/me", json=change, headers=headers)
+
+    refused = [await refresh(client, each["refresh_token"]) for each in (first, second)]
+    refused.append(await refresh_first())
+    assert changed.status_code == 200
+    assert all(is_unauthorized(answer, invalid=False) for answer in refused)
+    for each in (first, second):
+        assert (await me(client, each["access_token"])).status_code == 200
+    assert await session_count(resources) == 1
+
+
+async def test_refreshes_beside_a_new_password_leave_no_token_and_the_session(
+    client: httpx2.AsyncClient, user: dict[str, Any], resources: Resources
+):
+    tokens = await tokens_of(client)
+    headers = bearing(tokens["access_token"])
+    change = {"password": "prometheus unbound", "current_password": PASSWORD}
+    patch = asyncio.create_task(client.patch("/v1/users/me", json=change, headers=headers))
+    answers = []
+    while not patch.done():
+        answers.append(await refresh(client, tokens["refresh_token"]))
+
+    assert patch.result().status_code == 200
+    assert {answer.status_code for answer in answers} <= {200, 401}
+    given = [answer.json() for answer in answers if answer.is_success]
+    for each in [tokens, *given]:
+        assert is_unauthorized(await refresh(client, each["refresh_token"]), invalid=False)
+    assert (await me(client, tokens["access_token"])).status_code == 200
 
 
 @pytest.mark.parametrize("given", [{}, {"current_password": "wrong"}])
@@ -372,7 +454,7 @@ async def test_new_password_needs_the_present_one(
     client: httpx2.AsyncClient, user: dict[str, Any], given: dict[str, str]
 ):
     token = (await tokens_of(client))["access_token"]
-    body = {"password": "prometheus", **given}
+    body = {"password": "prometheus unbound", **given}
     answer = await client.patch("/v1/users/me", json=body, headers=bearing(token))
 
     assert answer.status_code == 422
@@ -480,6 +562,37 @@ async def test_token_that_is_not_quite_ours(
     assert is_unauthorized(await me(client, token))
     good = jwt.encode(content, KEY, ALGORITHM, GOOD)
     assert (await me(client, good)).status_code == 200
+
+
+async def test_session_of_another_account_gives_no_rights(
+    client: httpx2.AsyncClient, content: dict[str, Any], resources: Resources
+):
+    """In whichever order the forged and the genuine token come: neither spoils the other."""
+    async with resources["sessions"].write() as session:
+        token = await add_account(session, Role.EDITOR, resources["access_tokens"])
+    editors = jwt.decode(token, options={"verify_signature": False})
+    forged = [content | {"sid": editors["sid"]}, content | {"sub": editors["sub"]}]
+
+    for _ in range(2):
+        for claims in forged:
+            answer = await me(client, jwt.encode(claims, KEY, ALGORITHM, GOOD))
+            assert is_unauthorized(answer), claims
+        assert (await me(client, token)).json()["role"] == "editor"
+    # What ended the rights of the genuine token does so though the forged one came first.
+    await users_of(resources).set_role((await me(client, token)).json()["email"], Role.READER)
+    assert (await me(client, token)).json()["role"] == "reader"
+
+
+async def test_numbers_of_sessions_cannot_be_counted(
+    client: httpx2.AsyncClient, user: dict[str, Any], resources: Resources
+):
+    for _ in range(8):
+        await tokens_of(client)
+    async with resources["sessions"].read() as session:
+        ids = sorted(await session.scalars(select(UserSession.id)))
+
+    gaps = [later - earlier for earlier, later in pairwise([0, *ids, 2**63])]
+    assert min(gaps) > 2**32
 
 
 # What a claim may be in JSON, and is not in ours.
@@ -600,7 +713,7 @@ async def test_operator_makes_an_account_and_changes_its_role(
     assert made[0] == 0
     assert made[1].endswith(": boss@example.com, editor\n")
     assert again == (1, "", "There is an account for boss@example.com already\n")
-    assert (short[0], short[2]) == (1, "password: String should have at least 8 characters\n")
+    assert (short[0], short[2]) == (1, "password: String should have at least 12 characters\n")
     assert changed == (0, "boss@example.com: admin\n", "")
     assert unknown == (1, "", "There is no account for nobody@example.com\n")
     assert nonsense[0] == 1

@@ -42,17 +42,17 @@ DECOMPOSED, COMPOSED = "cafe\u0301 \u1103\u1161\u11af au lait", "caf\u00e9 \ub2e
     ("password", "same", "others"),
     [
         ("  correct horse  ", [], ["correct horse", " correct horse ", "  correct horse"]),
-        (" " * 8, [], [" " * 7, " " * 9]),
+        (" " * 12, [], [" " * 11, " " * 13]),
         (DECOMPOSED, [COMPOSED], [COMPOSED.replace("\u00e9", "e")]),
         (COMPOSED, [DECOMPOSED], [COMPOSED.upper()]),
         # What NFKC, case folding or a trim of Unicode's spaces would change.
         (
-            "\u00a0\ufb01\uff21\u2126\u00df 42\u3000",
-            ["\u00a0\ufb01\uff21\u03a9\u00df 42\u3000"],
-            ["\u00a0fiA\u03a9\u00df 42\u3000", " fiA\u03a9\u00df 42 "],
+            "\u00a0\ufb01\uff21\u2126\u00df 42, 43\u3000",
+            ["\u00a0\ufb01\uff21\u03a9\u00df 42, 43\u3000"],
+            ["\u00a0fiA\u03a9\u00df 42, 43\u3000", " fiA\u03a9\u00df 42, 43 "],
         ),
-        ("\u200bne\u200d \ufe0f\ufeff\u202e!", [], ["ne !"]),
-        ("\U0001f469\u200d\U0001f467 family", [], ["family"]),
+        ("\u200bne\u200d \ufe0f\ufeff\u202e, two!", [], ["ne , two!"]),
+        ("\U0001f469\u200d\U0001f467 family of two", [], ["family of two"]),
         ("\u1f67\u0301\u0345" * 100, [], ["\u1f67"]),
         ("x" * 1024, [], ["x" * 1023, "x" * 1025]),
         ("\u1fa7" * 341, ["\u03c9\u0314\u0342\u0345" * 341], ["\u03c9" * 341]),
@@ -86,10 +86,10 @@ async def test_password_is_what_was_typed_wherever_it_is_read(
         "x" * 1025,
         "\u20ac" * 342,
         "a" + "\u0315\u0316" * 2500,
-        "\ud800" * 8,
-        "nul\0nul\0nul",
-        "line\nbreak",
-        "e\u0301" * 7,
+        "\ud800" * 12,
+        "nul\0nul\0nul\0nul",
+        "a line\nbreak in it",
+        "e\u0301" * 11,
     ],
     ids=["long", "bytes", "marks", "surrogates", "nul", "line break", "short when composed"],
 )
@@ -98,7 +98,7 @@ async def test_password_that_no_account_may_have(
 ):
     token = (await tokens_of(client))["access_token"]
     bodies = [{"current_password": PASSWORD, "password": password}]
-    bodies += [{"current_password": password, "password": "prometheus"}]
+    bodies += [{"current_password": password, "password": "prometheus unbound"}]
     # Not written by httpx, which refuses a lone surrogate.
     content = [json.dumps(body) for body in [{**REGISTER, "password": password}, *bodies]]
     headers = bearing(token) | {"Content-Type": "application/json"}
@@ -114,6 +114,58 @@ async def test_password_that_no_account_may_have(
     assert [answer.status_code for answer in refused] == [422, 422, 422]
     assert max(len(answer.content) for answer in refused) < 1000
     assert login.status_code == 401
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        *("short", "x" * 11, "mary.shelley", "Mary.Shelley ", "mary.shelley@example.com"),
+        *("qwerty123456", "QWERTYuiop123", " 1qaz2wsx3edc "),
+        *("MARY.SHELLEY@B\u00dcCHER.example", "mary.shelley@xn--bcher-kva.example"),
+    ],
+)
+async def test_weak_password_is_refused_wherever_it_is_new(
+    client: httpx2.AsyncClient, password: str
+):
+    """And only there: who has one may use it, to log in and to change it."""
+    domain = "example.com" if password.endswith(".com") else "b\u00fccher.example"
+    body = REGISTER | {"email": f"mary.shelley@{domain}"}
+    refused = await client.post("/v1/users", json=body | {"password": password})
+    await client.post("/v1/users", json=body)
+    tokens = await tokens_of(client, email=body["email"])
+    change = {"current_password": PASSWORD, "password": password}
+    headers = bearing(tokens["access_token"])
+    unchanged = await client.patch("/v1/users/me", json=change, headers=headers)
+
+    for answer in (refused, unchanged):
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["loc"] == ["body", "password"]
+    assert (await log_in(client, email=body["email"])).status_code == 200
+
+
+async def test_password_of_before_the_rule_is_good_until_it_is_changed(
+    settings: Settings, resources: Resources
+):
+    settings.passwords.min_length = 5
+    async with (
+        open_resources(settings) as before,
+        client_of(create_app(settings), before) as client,
+    ):
+        made = await client.post("/v1/users", json=REGISTER | {"password": "sh0rt!"})
+    settings.passwords.min_length = 20
+    async with open_resources(settings) as after, client_of(create_app(settings), after) as client:
+        headers = bearing((await tokens_of(client, password="sh0rt!"))["access_token"])
+        changes = [
+            await client.patch(
+                "/v1/users/me",
+                json={"current_password": "sh0rt!", "password": "x" * length},
+                headers=headers,
+            )
+            for length in (19, 20)
+        ]
+
+    assert made.status_code == 201
+    assert [answer.status_code for answer in changes] == [422, 200]
 
 
 async def test_password_that_is_too_long_is_never_hashed(

@@ -277,7 +277,7 @@ async def test_what_is_renewed_while_it_is_cleaned_stays(
 
     renewed, _ = await asyncio.gather(
         catalogue.client.post("/v1/authors", json={"name": "Later"}, headers=headers),
-        CleaningService(resources["sessions"]).clean(),
+        CleaningService(resources["sessions"], resources["settings"].tokens).clean(),
     )
     again = await catalogue.client.post("/v1/authors", json={"name": "Later"}, headers=headers)
 

@@ -13,11 +13,20 @@ from app.main import create_app
 from app.metrics import Metrics
 from app.rate_limit import Policy, RateLimiter, network_of
 from app.resources import Resources, open_resources
-from app.settings import LimitsSettings, RedisSettings, Settings, WebSettings
+from app.schemas.user import Role
+from app.settings import (
+    LimitsSettings,
+    PasswordSettings,
+    RedisSettings,
+    Settings,
+    WebSettings,
+)
 from benchmarks.client import Asked, ask
+from tests.accounts import add_account
 from tests.catalogue import Catalogue
 from tests.conftest import client_of
 from tests.databases import sqlite_only
+from tests.logins import REGISTER, bearing, log_in, tokens_of
 from tests.metrics import scrape, total
 from tests.process import running
 
@@ -87,6 +96,82 @@ async def test_account_and_address_have_buckets_of_their_own(
     assert await statuses(client, BURST + 1, **catalogue.editor) == [404] * BURST + [429]
     # A token that is none is no account: guessing is no way around the limit.
     assert await statuses(client, 1, Authorization="Bearer guess") == [429]
+
+
+@sqlite_only
+async def test_address_has_a_limit_over_all_its_accounts(settings: Settings, resources: Resources):
+    """The same from elsewhere is allowed; an account of its own and no token have other buckets."""
+    settings.limits = LimitsSettings(address_rate=SLOW, address_burst=BURST)
+    async with resources["sessions"].write() as session:
+        roles = [Role.READER, Role.READER]
+        tokens = [await add_account(session, role, resources["access_tokens"]) for role in roles]
+    app = create_app(settings)
+    async with open_resources(settings) as limited, client_of(app, limited) as client:
+        several = [await statuses(client, 3, **bearing(token)) for token in tokens]
+        refused = await client.get("/v1/users/me", headers=bearing(tokens[0]))
+        anonymous = await statuses(client, 1)
+        come_from(client, "203.0.113.9")
+        elsewhere = await statuses(client, 1, **bearing(tokens[0]))
+
+    assert several == [[404] * 3, [404, 404, 429]]
+    assert refused.status_code == 429
+    assert refused.headers["RateLimit"].startswith('"address";r=0;')
+    assert int(refused.headers["Retry-After"]) > 3000
+    assert (anonymous, elsewhere) == ([404], [404])
+
+
+@sqlite_only
+@pytest.mark.parametrize("path", ["/v1/tokens", "/v1/users"])
+async def test_login_counts_the_address_whatever_token_comes_with_it(
+    settings: Settings, resources: Resources, path: str
+):
+    settings.limits = LimitsSettings(login_rate=SLOW, login_burst=BURST)
+    async with resources["sessions"].write() as session:
+        tokens = [
+            await add_account(session, Role.READER, resources["access_tokens"])
+            for _ in range(BURST)
+        ]
+    app = create_app(settings)
+    async with open_resources(settings) as limited, client_of(app, limited) as client:
+        answers = [
+            (await client.post(path, headers=headers)).status_code
+            for headers in [*map(bearing, tokens), bearing(tokens[0]), bearing("guess"), {}]
+        ]
+        come_from(client, "203.0.113.9")
+        elsewhere = await client.post(path, headers=bearing(tokens[0]))
+
+    assert answers == [422] * BURST + [429] * 3
+    assert elsewhere.status_code == 422
+
+
+@sqlite_only
+async def test_guesses_of_the_present_password_count_as_logins_of_the_account(
+    settings: Settings, resources: Resources
+):
+    """From wherever they come; a change of something else is none of them."""
+    settings.limits = LimitsSettings(login_rate=SLOW, login_burst=BURST)
+    settings.passwords = PasswordSettings(time_cost=1, memory_cost=8)
+    app = create_app(settings)
+    async with open_resources(settings) as limited, client_of(app, limited) as client:
+        await client.post("/v1/users", json=REGISTER)
+        headers = bearing((await tokens_of(client))["access_token"])
+
+        async def change(**body: str) -> int:
+            return (await client.patch("/v1/users/me", json=body, headers=headers)).status_code
+
+        guesses = []
+        for number in range(BURST):
+            come_from(client, f"203.0.113.{number}")
+            guesses.append(await change(current_password="a guess", password="a new password"))
+        login = await log_in(client)
+        name = await change(name="Mary Shelley")
+
+    assert guesses == [422] * (BURST - 1) + [429]
+    assert (login.status_code, name) == (429, 200)
+
+
+def come_from(client: httpx2.AsyncClient, address: str) -> None:
+    client._transport.client = (address, 1)  # type: ignore[attr-defined]
 
 
 @sqlite_only

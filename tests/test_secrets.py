@@ -98,12 +98,12 @@ async def everything_that_may_go_wrong(client: httpx2.AsyncClient, said: list[st
     assert (await log_in(wrong)).status_code == 401
     tokens = (await log_in(password)).json()
     bearer = {"Authorization": f"Bearer {tokens['access_token']}"}
+    refresh = {"refresh_token": tokens["refresh_token"]}
+    newer = (await ask("POST", "/v1/tokens/refresh", json=refresh)).json()
     change = {"password": new, "current_password": wrong}
     assert (await ask("PATCH", "/v1/users/me", json=change, headers=bearer)).status_code == 422
     change["current_password"] = password
     assert (await ask("PATCH", "/v1/users/me", json=change, headers=bearer)).status_code == 200
-    refresh = {"refresh_token": tokens["refresh_token"]}
-    newer = (await ask("POST", "/v1/tokens/refresh", json=refresh)).json()
     assert (await ask("POST", "/v1/tokens/refresh", json=refresh)).status_code == 401
     forged = {"Authorization": f"Bearer {tokens['access_token'][:-4]}AAAA"}
     assert (await ask("GET", "/v1/users/me", headers=forged)).status_code == 401

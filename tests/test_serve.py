@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ import httpx2
 import pytest
 
 from app.serve import EDITOR
+from app.settings import DEVELOPMENT_KEY
 from tests.mail import read_mail
 from tests.process import ROOT, Service, free_port, wait_until
 
@@ -86,6 +88,7 @@ async def test_first_run_brings_everything_and_ctrl_c_leaves_nothing(checkout: P
     assert f"SQLite in {checkout}/var/books.db" in output
     assert "200 books of classics.csv" in output
     assert f"{service.url}/docs" in output
+    assert stat.S_IMODE((checkout / "var/tokens_key").stat().st_mode) == 0o600
     assert "Sellers    http://127.0.0.1:" in output
     assert len(offers["offers"]) == 3
     assert "Ctrl-C" in output
@@ -117,15 +120,19 @@ def job_worker_of(service: Service) -> int:
     return max(service.workers)
 
 
-async def test_second_run_keeps_the_data(checkout: Path):
+async def test_second_run_keeps_the_data(checkout: Path, monkeypatch: pytest.MonkeyPatch):
     form = {"grant_type": "password", "username": EDITOR.email, "password": EDITOR.password}
     async with served(checkout) as service, httpx2.AsyncClient(base_url=service.url) as client:
         tokens = (await client.post("/v1/tokens", data=form)).json()
         headers = {"Authorization": f"Bearer {tokens['access_token']}"}
         await client.patch("/v1/books/1", json={"title": "Changed"}, headers=headers)
+    # As an old `.env` may have it: the published key is no key.
+    monkeypatch.setenv("TOKENS_KEY", DEVELOPMENT_KEY)
     async with served(checkout) as service, httpx2.AsyncClient(base_url=service.url) as client:
         book = (await client.get("/v1/books/1")).json()
+        user = await client.get("/v1/users/me", headers=headers)
 
+    assert user.status_code == 200  # the key is the same
     assert book["title"] == "Changed"
     assert "Catalogue" not in service.output.read_text()
 

@@ -1,16 +1,25 @@
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.database import database_url as url_of
-from app.settings import DEVELOPMENT_KEY, Settings, read_settings, settings_warnings
+from app.settings import (
+    DEVELOPMENT_KEY,
+    NO_KEY,
+    Settings,
+    read_service_settings,
+    read_settings,
+    settings_warnings,
+)
 from app.settings_table import settings_table
 from tests.command import run
 from tests.databases import sqlite_only
-from tests.process import ROOT, free_port
+from tests.process import ROOT, TIMEOUT, free_port
 
 ROWS = [row.strip("| ").split(" | ") for row in settings_table().splitlines()[2:]]
 NAMES = [name.strip("`") for name, _, _ in ROWS]
@@ -43,10 +52,10 @@ def secrets(folder: Path) -> Path:
 
 def refused(monkeypatch: pytest.MonkeyPatch, **variables: str) -> list[str]:
     """The lines that say what is wrong with them."""
-    for name, value in variables.items():
+    for name, value in ({"TOKENS_KEY": "k" * 32} | variables).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit) as refusal:
-        read_settings()
+        read_service_settings()
     heading, *lines = str(refusal.value).splitlines()
     assert heading == "The settings are not usable:"
     return [line.strip() for line in lines]
@@ -539,13 +548,58 @@ def test_odd_addresses_are_refused_by_name(monkeypatch: pytest.MonkeyPatch, name
         read_settings()
 
 
-@pytest.mark.parametrize("key", ["", DEVELOPMENT_KEY, "k" * 31])
-def test_production_refuses_a_weak_key(monkeypatch: pytest.MonkeyPatch, key: str):
-    """An empty variable is the default, which is the development key."""
-    [line] = refused(monkeypatch, **PRODUCTION | {"TOKENS_KEY": key})
+@pytest.mark.parametrize("old", ["", "o" * 32])
+def test_production_refuses_a_weak_key(monkeypatch: pytest.MonkeyPatch, old: str):
+    keys = ("o" * 32, "k" * 31) if old else ("k" * 31, "")
+    variables = dict(zip(("TOKENS_KEY", "TOKENS_OLD_KEYS"), keys, strict=True))
+    [line] = refused(monkeypatch, **PRODUCTION | variables)
 
     assert line.startswith("TOKENS_KEY: production needs a secret of at least 32 characters")
-    assert not key or key not in line
+    assert "k" * 31 not in line
+
+
+PUBLISHED = [
+    {"TOKENS_KEY": ""},
+    {"TOKENS_KEY": DEVELOPMENT_KEY},
+    {"TOKENS_KEY": "k" * 32, "TOKENS_OLD_KEYS": f"{'o' * 32}, {DEVELOPMENT_KEY}"},
+]
+
+
+@pytest.mark.parametrize("environment", ["development", "production"])
+@pytest.mark.parametrize("keys", PUBLISHED)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["gunicorn", "--config", str(ROOT / "gunicorn_config.py")],
+        ["uvicorn", "app.main:create_app", "--factory"],
+    ],
+    ids=["gunicorn", "uvicorn"],
+)
+def test_service_does_not_start_with_the_published_key(
+    folder: Path, environment: str, keys: dict[str, str], command: list[str]
+):
+    """Not even where it is an old one, whose tokens still count."""
+    variables = PRODUCTION | {"ENVIRONMENT": environment, "PORT": str(free_port())} | keys
+    process = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+
+    lines = (process.stdout + process.stderr).strip().splitlines()
+    assert process.returncode != 0
+    assert lines == ["The settings are not usable:", f"  {NO_KEY}"]
+
+
+def test_what_signs_no_tokens_needs_no_key(monkeypatch: pytest.MonkeyPatch):
+    for name, value in PRODUCTION.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TOKENS_KEY")
+
+    assert read_settings().tokens.is_published
 
 
 @pytest.mark.parametrize("proxies", ["*", "10.0.0.1,*"])
@@ -565,6 +619,7 @@ def test_production_names_all_that_it_refuses_at_once(monkeypatch: pytest.Monkey
         FORWARDED_ALLOW_IPS="*",
         DATABASE_URL="",
         REDIS_URL="",
+        TOKENS_KEY="",
     )
 
     names = {line.split(":")[0] for line in lines}
@@ -613,6 +668,14 @@ def test_check_puts_a_file_where_files_are_kept(folder: Path, environment: dict[
         assert findings["files"].startswith(word)
         assert url in findings["files"]
     assert not [*(folder / "files" / "objects").iterdir()]
+
+
+@sqlite_only
+def test_check_fails_where_anybody_can_sign_tokens(folder: Path, environment: dict[str, Any]):
+    code, findings = check(folder, environment | {"TOKENS_KEY": ""})
+
+    assert code == 1
+    assert findings["settings"] == f"failed:  {NO_KEY}"
 
 
 @sqlite_only

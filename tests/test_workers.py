@@ -27,7 +27,7 @@ from prometheus_client.samples import Sample
 
 from app.logs import MAX_WAITING
 from benchmarks.client import Asked, ask
-from tests.accounts import editors_token
+from tests.accounts import KEY, editors_token
 from tests.catalogue import Catalogue
 from tests.conftest import Servers
 from tests.databases import mariadb_only
@@ -67,6 +67,7 @@ def environment(database_url: str, servers: Servers) -> dict[str, Any]:
         "DATABASE_POOL_SIZE": 5,
         "DATABASE_MAX_OVERFLOW": 5,
         "REDIS_URL": servers.redis_url,
+        "TOKENS_KEY": KEY,
         "REDIS_TIMEOUT": 2,  # a machine that is busy for a moment is no Redis that is away
         "CACHE_NAMESPACE": f"test-{secrets.token_hex(4)}",
         "LIMITS_READS_RATE": 1_000_000,

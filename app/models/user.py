@@ -1,3 +1,4 @@
+import secrets
 from datetime import datetime
 
 from sqlalchemy import ForeignKey, Index, String
@@ -17,16 +18,21 @@ class User(Base):
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
 
 
+def new_session_id() -> int:
+    """At random: ids of sessions cannot be counted, nor are they used again after a restore."""
+    return secrets.randbelow(2**63 - 1) + 1
+
+
 class UserSession(Base):
     """A login, with all tokens that came of it; without its row none of them counts."""
 
     __tablename__ = "user_sessions"
 
-    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    id: Mapped[int] = mapped_column(Id, primary_key=True, default=new_session_id)
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
 
-    __table_args__ = (Index(None, "user_id"), Base.__table_args__)
+    __table_args__ = (Index(None, "user_id"), Index(None, "created_at"), Base.__table_args__)
 
 
 class RefreshToken(Base):

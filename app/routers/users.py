@@ -1,6 +1,6 @@
 from fastapi import APIRouter, Response
 
-from app.dependencies import CurrentAccount, Dashboard, Once, Preconditions, Users
+from app.dependencies import CurrentAccount, Dashboard, LimitGuesses, Once, Preconditions, Users
 from app.etag import etag_of
 from app.routing import Route, limited, problems, sends
 from app.schemas.dashboard import DashboardRead
@@ -35,8 +35,11 @@ async def update_current_user(
     account: CurrentAccount,
     users: Users,
     preconditions: Preconditions,
+    limit_guesses: LimitGuesses,
     response: Response,
 ) -> UserRead:
+    if "password" in body.model_fields_set:
+        await limit_guesses()
     user = await users.update(account, body, preconditions)
     response.headers["ETag"] = etag_of(user)
     return user

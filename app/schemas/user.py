@@ -40,8 +40,11 @@ Password = Annotated[
         {
             "type": "string",
             "format": "password",
-            "minLength": password_rules.MIN_LENGTH,
-            "description": f"At most {password_rules.MAX_BYTES} bytes of UTF-8; never trimmed",
+            "description": (
+                "At least 12 characters, unless PASSWORDS_MIN_LENGTH is set; not a common one "
+                f"nor the e-mail address; at most {password_rules.MAX_BYTES} bytes of UTF-8; "
+                "never trimmed"
+            ),
         }
     ),
 ]
@@ -59,7 +62,7 @@ class UserUpdate(Body):
     current_password: str = Field(
         "",
         max_length=password_rules.MAX_RAW,
-        description="Needed to change the password, which ends other sessions",
+        description="Needed to change the password, which ends other sessions and refresh tokens",
     )
 
 

@@ -1,3 +1,5 @@
+from datetime import timedelta
+
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -5,6 +7,7 @@ from app.database import Sessions
 from app.models import KeptAnswer, RefreshToken, UserSession
 from app.models.base import now
 from app.services.transactions import transaction
+from app.settings import TokenSettings
 
 BATCH = 1000  # rows of a transaction: others do not wait long for it
 SESSIONS = 100  # the same for sessions, each of which takes some statements
@@ -13,13 +16,16 @@ SESSIONS = 100  # the same for sessions, each of which takes some statements
 class CleaningService:
     """Deletes what has expired; until then it is there and does not count."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, settings: TokenSettings) -> None:
         self.sessions = sessions
+        self.session_ttl = timedelta(seconds=settings.session_ttl)
 
     async def clean(self) -> None:
         while await self._clean_answers() == BATCH:
             pass
         while await self._clean_sessions() == SESSIONS:
+            pass
+        while await self._clean_old_sessions() == SESSIONS:
             pass
 
     @transaction
@@ -42,6 +48,17 @@ class CleaningService:
             ids = sorted(await session.scalars(some.limit(SESSIONS)))
             for session_id in ids:
                 await self._clean_session(session, session_id)
+            await session.commit()
+        return len(ids)
+
+    @transaction
+    async def _clean_old_sessions(self) -> int:
+        """Past their last day, also those of which a change of the password left no token."""
+        old = select(UserSession.id).where(UserSession.created_at < now() - self.session_ttl)
+        async with self.sessions.write() as session:
+            ids = sorted(await session.scalars(old.limit(SESSIONS)))
+            for session_id in ids:
+                await session.execute(delete(UserSession).where(UserSession.id == session_id))
             await session.commit()
         return len(ids)
 

@@ -1,5 +1,5 @@
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -49,6 +49,7 @@ class LoginService:
         self.passwords = passwords
         self.tokens = tokens
         self.ttl = timedelta(seconds=settings.refresh_ttl)
+        self.session_ttl = timedelta(seconds=settings.session_ttl)
         self.overlap = timedelta(seconds=settings.refresh_overlap)
 
     @transaction
@@ -107,7 +108,10 @@ class LoginService:
         this = RefreshToken.digest == digest
         once = once.owned_by(digest)
         async with self.sessions.write() as session:
-            session_id, user_id = await self._lock(session, this)
+            session_id, user_id, created_at = await self._lock(session, this)
+            if created_at + self.session_ttl < now():
+                await self._end(session, session_id)
+                raise Unauthorized(ENDED)
             # After the lock: what was kept gives no tokens of a session that has ended since.
             if (known := await once.known(session, TokensRead)) is not None:
                 return known
@@ -121,10 +125,15 @@ class LoginService:
             await session.commit()
         return tokens
 
-    async def _lock(self, session: AsyncSession, token: ColumnElement[bool]) -> Row[int, int]:
-        """The session of a token, locked, and its user. Raises Unauthorized where it has ended."""
+    async def _lock(
+        self, session: AsyncSession, token: ColumnElement[bool]
+    ) -> Row[int, int, datetime]:
+        """The session of a token, locked, its user and the time of its login. Raises Unauthorized
+        where it has ended.
+        """
         session_id = await session.scalar(select(RefreshToken.session_id).where(token))
-        own = select(UserSession.id, UserSession.user_id).where(UserSession.id == session_id)
+        columns = (UserSession.id, UserSession.user_id, UserSession.created_at)
+        own = select(*columns).where(UserSession.id == session_id)
         login = (await session.execute(own.with_for_update())).first()
         if login is None:
             raise Unauthorized(ENDED)
@@ -132,11 +141,14 @@ class LoginService:
 
     async def _use(self, session: AsyncSession, token: ColumnElement[bool]) -> bool:
         """False where it is too old, or was used before: by its owner and by a thief, and nobody
-        can say which of them this is.
+        can say which of them this is. Raises Unauthorized where it has been deleted meanwhile,
+        as by a change of the password, which does not end its session.
         """
         times = select(RefreshToken.expires_at, RefreshToken.used_at).where(token)
         found = (await session.execute(times)).first()
-        if found is None or found.expires_at < now():
+        if found is None:
+            raise Unauthorized(ENDED)
+        if found.expires_at < now():
             return False
         if found.used_at is not None:
             # A host whose clock is ahead of ours may have written it: the age may be negative.

@@ -7,7 +7,7 @@ from app.database import Sessions
 from app.errors import Conflict, Invalid, NotFound
 from app.etag import etag_of
 from app.idempotency import ALWAYS, Once
-from app.models import User, UserSession
+from app.models import RefreshToken, User, UserSession
 from app.outbox import Outbox
 from app.passwords import Passwords
 from app.schemas.job import SendWelcome
@@ -39,19 +39,26 @@ class UserService:
         return UserRead(**user)
 
     async def of_session(self, user_id: int, session_id: int) -> Account:
-        """Raises NotFound once the session has ended."""
+        """Raises NotFound once the session has ended, or where it belongs to another account."""
         return await self.cache.get_or_load(
-            f"session:{session_id}",
+            f"session:{session_id}:{user_id}",
             Account,
-            lambda: self._load(session_id),
+            lambda: self._load(user_id, session_id),
             ttl=60,
             tags=[f"user:{user_id}", f"session:{session_id}"],
         )
 
     @transaction
     async def create(
-        self, body: UserCreate, role: Role = Role.READER, once: Once = ALWAYS
+        self,
+        body: UserCreate,
+        role: Role = Role.READER,
+        once: Once = ALWAYS,
+        *,
+        any_password: bool = False,
     ) -> UserRead:
+        if not any_password:
+            self.passwords.refuse_weak(body.password, body.email)
         once = once.owned_by(body.email)
         password_hash = await self.passwords.hash(body.password)
         user = User(email=body.email, name=body.name, password_hash=password_hash, role=role)
@@ -79,6 +86,7 @@ class UserService:
         changes = body.model_dump(exclude_unset=True, exclude={"password", "current_password"})
         old_hash = None
         if "password" in body.model_fields_set:
+            self.passwords.refuse_weak(body.password, account.user.email)
             old_hash = await self._require_password(account.user.id, body.current_password)
             changes["password_hash"] = await self.passwords.hash(body.password)
         mine = User.id == account.user.id
@@ -89,9 +97,7 @@ class UserService:
                 preconditions.check(etag_of(UserRead(**locked.mappings().one())))
             if old_hash is not None:
                 mine &= User.password_hash == old_hash  # nobody has changed it meanwhile
-                others = UserSession.user_id == account.user.id
-                others &= UserSession.id != account.session_id
-                await session.execute(delete(UserSession).where(others))
+                await self._end_logins(session, account)
             if changes:
                 changed = await session.execute(update(User).where(mine).values(changes))
                 if not changed.rowcount:  # type: ignore[attr-defined]
@@ -124,11 +130,21 @@ class UserService:
             raise Invalid("Is not the present password", ("body", "current_password"))
         return hash
 
-    async def _load(self, session_id: int) -> Account:
+    async def _end_logins(self, session: AsyncSession, account: Account) -> None:
+        """All but the access tokens of this session: a refresh token may have been stolen."""
+        own = UserSession.id == account.session_id
+        # Locked before its tokens, as logins do: no refresh goes on with one of them meanwhile.
+        await session.execute(select(UserSession.id).where(own).with_for_update())
+        theirs = RefreshToken.session_id == account.session_id
+        await session.execute(delete(RefreshToken).where(theirs))
+        others = (UserSession.user_id == account.user.id) & ~own
+        await session.execute(delete(UserSession).where(others))
+
+    async def _load(self, user_id: int, session_id: int) -> Account:
         wanted = (
             select(*COLUMNS)
             .join(UserSession, UserSession.user_id == User.id)
-            .where(UserSession.id == session_id)
+            .where(UserSession.id == session_id, User.id == user_id)
         )
         async with self.sessions.current() as session:
             row = (await session.execute(wanted)).mappings().first()

@@ -61,6 +61,7 @@ class UserUpdate(Body):
     password: Password = OMITTED
     current_password: str = Field(
         "",
+        max_length=password_rules.MAX_RAW,
         description="Needed to change the password, which ends other sessions and refresh tokens",
     )
 

@@ -32,6 +32,7 @@ from app.settings import (
     LogSettings,
     RedisSettings,
     Settings,
+    TokenSettings,
 )
 from tests.accounts import KEY, add_account
 from tests.catalogue import Catalogue
@@ -161,6 +162,7 @@ def settings(database_url: str, servers: Servers) -> Settings:
         # What other tests have left in the cache is not for this one, nor are their requests.
         cache=CacheSettings(namespace=f"test-{secrets.token_hex(4)}"),
         limits=LimitsSettings(enabled=False),
+        tokens=TokenSettings(key=KEY),  # those of services in processes of their own, too
         log=LogSettings(level="ERROR"),
     )
 

@@ -30,7 +30,7 @@ from app.schemas.user import Role
 from app.services.cleaning import CleaningService
 from app.services.logins import LoginService
 from app.settings import LimitsSettings, PasswordSettings, Settings, TokenSettings
-from tests.accounts import add_account
+from tests.accounts import KEY, add_account
 from tests.catalogue import Catalogue
 from tests.command import start
 from tests.conftest import client_of
@@ -525,8 +525,7 @@ async def content(client: httpx2.AsyncClient, user: dict[str, Any]) -> dict[str,
     return claims
 
 
-KEY = TokenSettings().keys[0]
-GOOD = {"typ": "at+jwt", "kid": AccessTokens(TokenSettings())._newest}
+GOOD = {"typ": "at+jwt", "kid": AccessTokens(TokenSettings(key=KEY))._newest}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import URL, make_url, text
 from typer.testing import CliRunner, Result
 
-from app.cli import app
+from app.cli import app, console
 from app.database import create_engine
 from app.logs import configure_logs
 from app.settings import DatabaseSettings, LogSettings
@@ -28,7 +28,7 @@ def command(
     def run(*arguments: str, **variables: str) -> Result:
         for name, value in (environment | variables).items():
             monkeypatch.setenv(name, f"{value}")
-        monkeypatch.setenv("COLUMNS", "300")
+        monkeypatch.setattr(console, "width", 300)
         return CliRunner().invoke(app, arguments, input="correct horse battery\n")
 
     return run

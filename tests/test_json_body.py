@@ -16,7 +16,7 @@ from app.resources import Resources
 from app.routing import Route, include
 from app.schemas import base
 from app.settings import Settings
-from tests.conftest import client_of
+from tests.conftest import Servers, client_of
 from tests.databases import sqlite_only
 
 pytestmark = sqlite_only
@@ -77,8 +77,8 @@ async def post_dict(prices: dict[str, Decimal]) -> str:
 
 
 @pytest.fixture(scope="module", params=["include", "include_router"])
-def app(request: pytest.FixtureRequest) -> FastAPI:
-    url = "sqlite+aiosqlite://"
+def app(request: pytest.FixtureRequest, servers: Servers) -> FastAPI:
+    url = f"sqlite+aiosqlite:///{servers.folder}/unused.db"
     settings = Settings(_env_file=None, database={"url": url}, redis={"url": "redis://127.0.0.1"})
     app = create_app(settings)
     if request.param == "include":

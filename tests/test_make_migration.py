@@ -339,6 +339,7 @@ def test_two_newest_migrations_are_one_line_wherever_they_matter(checkout: Path)
         "DATABASE_URL": f"sqlite+aiosqlite:///{checkout}/x.db",
         "REDIS_URL": f"unix://{checkout}/nowhere",
         "LOG_FORMAT": "json",
+        "TOKENS_KEY": 32 * "k",
     }
 
     refused = [

@@ -388,7 +388,8 @@ async def test_full_disk_of_the_database_is_no_end_of_reads(production: Stack):
     """A volume in memory, as small as it can be, in place of the database's."""
     override = production.folder / "small.yml"
     override.write_text(
-        "services: {mariadb: {volumes: !override ['small:/var/lib/mysql']}}\n"
+        "services: {mariadb: {volumes: !override "
+        "['small:/var/lib/mysql', './docker/mariadb:/etc/mysql/conf.d:ro']}}\n"
         "volumes: {small: {driver_opts: "
         "{type: tmpfs, device: tmpfs, o: 'size=420m,uid=999,gid=999'}}}\n"
     )

@@ -53,7 +53,8 @@ NAMES = """
         FROM information_schema.triggers WHERE trigger_schema = 'books' ORDER BY 1;
     SELECT routine_name, routine_type, database_collation FROM information_schema.routines
         WHERE routine_schema = 'books' ORDER BY 1;
-    SELECT event_name, database_collation FROM information_schema.events ORDER BY 1;
+    SELECT event_name, database_collation FROM information_schema.events
+        WHERE event_schema = 'books' ORDER BY 1;
     SELECT constraint_schema, constraint_name, table_name, unique_constraint_schema
         FROM information_schema.referential_constraints WHERE constraint_schema = 'books'
         ORDER BY 1, 2, 3;

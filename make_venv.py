@@ -1,7 +1,7 @@
-"""Make .venv with the locked packages: python3 make_venv.py requirements.lock
+"""Make .venv with the locked packages: python3 make_venv.py requirements-embedded.lock
 
-It needs Python 3.11 and nothing else; uv is used where it is installed. Debian and Ubuntu
-ship Python without pip: there pip comes out of its package, unpacked below var/.
+It needs Python 3.11 or newer; uv is used where it is installed. Debian and Ubuntu ship Python
+without pip: there it is taken from its package, unpacked below var/.
 """
 
 import importlib.util
@@ -11,7 +11,7 @@ import sys
 import venv
 from pathlib import Path
 
-from app.servers import debian_packages
+from chassis.development import debian_packages
 
 ROOT = Path(__file__).parent
 VENV = ROOT / ".venv"
@@ -19,17 +19,21 @@ PYTHON = str(VENV / "bin" / "python")
 PIP = ROOT / "var" / "pip"
 
 
-def main(lock: str) -> None:
-    print(f"Installing {lock} into .venv, with Python {sys.version.split()[0]} ...", flush=True)
+def main(*locks: str) -> None:
+    print(
+        f"Installing {' and '.join(locks)} into .venv, with Python {sys.version.split()[0]} ...",
+        flush=True,
+    )
+    required = [option for lock in locks for option in ("-r", lock)]
     if uv := shutil.which("uv"):
         run(uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(VENV))
-        run(uv, "pip", "install", "--quiet", "--python", PYTHON, "--require-hashes", "-r", lock)
+        run(uv, "pip", "install", "--quiet", "--python", PYTHON, "--require-hashes", *required)
         return
     has_pip = importlib.util.find_spec("ensurepip") is not None
     venv.create(VENV, symlinks=True, with_pip=has_pip)
     pip = ["-m", "pip"] if has_pip else [f"{pip_wheel()}/pip"]
     options = ["-qq", "--disable-pip-version-check", "--no-input"]
-    run(PYTHON, *pip, "install", *options, "--require-hashes", "-r", lock)
+    run(PYTHON, *pip, "install", *options, "--require-hashes", *required)
 
 
 def pip_wheel() -> Path:
@@ -44,7 +48,7 @@ def run(*command: str) -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1])
+        main(*sys.argv[1:])
     except subprocess.CalledProcessError as error:
         reason = (error.stderr or "see above").strip().splitlines()[-1]
         sys.exit(f"Cannot make .venv: {error.cmd[0]} failed: {reason}")

@@ -1,128 +1,61 @@
-"""What job workers do: once for each entry of the outbox, and again and again."""
+"""What job workers run: a handler for each job of the outbox, and periodic jobs."""
 
 import logging
-import time
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any, NamedTuple
+from pathlib import Path
 
-from app.accounts import users_of
-from app.errors import NotFound
-from app.job_queue import JobQueue
-from app.mail import Mailer, Undeliverable
-from app.resources import Resources
-from app.schemas.job import Job, RebuildWords, SendWelcome
-from app.schemas.page import MAX_LIMIT
-from app.services.cleaning import CleaningService
-from app.services.covers import sweep_covers
-from app.services.jobs import Claimed, JobService
-from app.services.rankings import RankingService
-from app.services.words import WordService
+from app.about import TITLE
+from app.sample import jobs as sample  # sample
+from app.schemas.job import SendWelcome
+from app.services.retention import RetentionService
+from app.services.users import UserService
+from chassis.errors import NotFound
+from chassis.files.orphans import UsedKeys, sweep_orphans
+from chassis.job_worker.registry import Handler, JobContext, PeriodicJob, Registry
+from chassis.jobs.job import Job
 
 log = logging.getLogger("app.jobs")
 
 ORPHANED = timedelta(hours=1)
-REBUILD_FOR = 40  # s; in one run, so that it ends within its time
-MAX_RELAYED = 500  # entries in one sweep, so that its messages find room in the queue
+FILE_OWNERS: dict[str, UsedKeys] = {}  # by the folder of their files
+FILE_OWNERS |= sample.FILE_OWNERS  # sample
+CLEAN_FOR = 40  # s; in one run
 
 
-class Tools(NamedTuple):
-    resources: Resources
-    mailer: Mailer
-    queue: JobQueue
-    jobs: JobService
-
-
-async def send_welcome(tools: Tools, job: SendWelcome, key: str) -> None:
+async def send_welcome(context: JobContext, job: SendWelcome, key: str) -> None:
     try:
-        user = await users_of(tools.resources).get(job.user_id)
+        user = await UserService(context.resources).get(job.user_id)
     except NotFound:
         return  # it was deleted meanwhile
-    values = {"name": user.name, "email": user.email}
-    try:
-        await tools.mailer.send(user.email, "Welcome to Books", "welcome", values, key)
-    except Undeliverable as error:
-        log.warning("Account %d cannot be reached by mail: %s", user.id, error)
+    # No name in the mail: it could carry an advertisement to the address of a stranger.
+    await context.mailer.send(user.email, f"Welcome to {TITLE}", "welcome", {}, key)
 
 
-async def rebuild_words(tools: Tools, job: RebuildWords, key: str) -> None:
-    await _words(tools).rebuild_of_author(job)
-
-
-# Each may be done twice: its worker may die between the work and the word that it is done.
-JOBS: dict[type[Job], Callable[[Tools, Any, str], Awaitable[None]]] = {
-    RebuildWords: rebuild_words,
+# Each may run twice: its worker may die between the work and the deletion of the row. `key` is the
+# same in each run.
+HANDLERS: dict[type[Job], Handler] = {
     SendWelcome: send_welcome,
 }
+HANDLERS |= sample.HANDLERS  # sample
 
 
-async def do(tools: Tools, claimed: Claimed) -> None:
-    """Raises what the job raises, and LookupError where this version knows no such job."""
-    for kind, work in JOBS.items():
-        if kind.name == claimed.job:
-            # The same in each attempt, and another in a second deployment.
-            key = f"{claimed.key}-{claimed.created_at:%Y%m%dT%H%M%S%f}"
-            return await work(tools, kind.model_validate_json(claimed.payload), key)
-    raise LookupError(f"This version knows no job {claimed.job}")
+async def clean(context: JobContext) -> None:
+    await RetentionService(context.resources).clean(CLEAN_FOR)
 
 
-async def tick(tools: Tools) -> None:
-    """That scheduler, queue and workers go hand in hand is seen in the time of the last one."""
-    tools.resources["metrics"].job_tick.set_to_current_time()
-    await tools.queue.forget_workers()
-
-
-async def sweep_outbox(tools: Tools) -> None:
-    """Relay what is due: what was forgotten or lost on the way, and what has failed."""
-    room = MAX_RELAYED - await tools.queue.waiting()
-    if room > 0:
-        for entry_id, attempts in await tools.jobs.take_due(room):
-            await tools.queue.send(entry_id, attempts)
-
-
-async def refresh_rankings(tools: Tools) -> None:
-    """So that no visitor is the one who waits for them."""
-    await RankingService(tools.resources["sessions"], tools.resources["cache"]).books(MAX_LIMIT)
-
-
-async def clean(tools: Tools) -> None:
-    resources = tools.resources
-    await CleaningService(resources["sessions"], resources["settings"].tokens).clean()
-
-
-async def sweep_files(tools: Tools) -> None:
-    resources = tools.resources
-    await resources["uploads"].clean()
+async def sweep_files(context: JobContext) -> None:
+    resources = context.resources
     if resources["storage"] is not None:
         # Longer than an upload takes, and than a URL is good that was given out just before.
         orphaned = max(ORPHANED, timedelta(seconds=2 * resources["settings"].files.url_ttl))
-        await sweep_covers(resources["sessions"], resources["storage"], orphaned)
-
-
-async def rebuild_outdated_words(tools: Tools) -> None:
-    """After a deploy that splits texts in another way; the next one goes on."""
-    ends_at = time.monotonic() + REBUILD_FOR
-    while time.monotonic() < ends_at and await _words(tools).rebuild_outdated():
-        pass
-
-
-def _words(tools: Tools) -> WordService:
-    resources = tools.resources
-    return WordService(resources["sessions"], resources["cache"], resources["outbox"])
-
-
-class Repeated(NamedTuple):
-    every: int  # s
-    work: Callable[[Tools], Awaitable[None]]
-    timeout: int = 60  # s
+        await sweep_orphans(resources["sessions"], resources["storage"], FILE_OWNERS, orphaned)
 
 
 # To miss one costs nothing, as the next one does the same.
-REPEATED = {
-    "tick": Repeated(60, tick),
-    "sweep_outbox": Repeated(5, sweep_outbox),
-    "refresh_rankings": Repeated(60, refresh_rankings),
-    "clean": Repeated(3600, clean),
-    "rebuild_outdated_words": Repeated(60, rebuild_outdated_words),
-    "sweep_files": Repeated(3600, sweep_files, timeout=1800),
+PERIODIC_JOBS = {
+    "clean": PeriodicJob(60, clean),
+    "sweep_files": PeriodicJob(3600, sweep_files),
 }
+PERIODIC_JOBS |= sample.PERIODIC_JOBS  # sample
+
+REGISTRY = Registry(HANDLERS, PERIODIC_JOBS, Path(__file__).parent / "templates")

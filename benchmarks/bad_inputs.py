@@ -10,21 +10,25 @@ HEADER = 60_000  # bytes of what stands before a body
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data; boundary=a"
-IMAGES = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff", "WebP": b"RIFF"}
+IMAGES = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff", "WebP": b"RIFF"}  # sample
 MARKS = "\u0301\u0323"  # whose order normalisation has to change
 # Method, path, fields, and whether an editor sends it.
 ROUTES = (
+    # sample: begin
     ("POST", "/v1/books", ("title", "isbn13", "language", "published_year", "author_ids"), True),
     ("PATCH", "/v1/books/7", ("title",), True),
     ("POST", "/v1/authors", ("name",), True),
     ("PATCH", "/v1/authors/7", ("name",), True),
     ("POST", "/v1/books/7/reviews", ("text",), True),
+    ("POST", "/v1/books", (), False),
+    ("DELETE", "/v1/books/7", (), False),
+    # sample: end
     ("PATCH", "/v1/users/me", ("name", "password"), True),
     ("POST", "/v1/users", ("email", "name", "password"), False),
     ("POST", "/v1/tokens/refresh", ("refresh_token",), False),
-    ("POST", "/v1/books", (), False),
-    ("DELETE", "/v1/books/7", (), False),
 )
+LISTS: tuple[str, ...] = ()
+LISTS = ("/v1/books", "/v1/rankings/books")  # sample
 QUERIES = {"names": "a%d&", "short names": "a&", "escapes": "%61", "ands": "&"}
 VALUES = {"letters": "a", "digits": "9", "marks": "%CC%81%CC%A3", "dashes": "-a"}
 PATHS = {"digits": "9", "escapes": "%61", "slashes": "/", "zeros": "%00", "dots": "../"}
@@ -61,9 +65,11 @@ def inputs(editor: str) -> Iterator[Input]:
     for key in ("", 'Idempotency-Key: "a"\r\n'):
         for name, body, type in form_bodies():
             yield Input(name, "POST", "/v1/tokens", body, type, key)
+    # sample: begin
     for name, start in IMAGES.items():
         body = fill(start, b"a", b"")
         yield Input(name, "PUT", "/v1/books/7/cover", body, f"image/{name.lower()}", editor)
+    # sample: end
     chunks = fill(b"", b"1\r\na\r\n", b"0\r\n\r\n")
     yield Input("small chunks", "POST", "/v1/users", chunks, chunked=True)
 
@@ -157,17 +163,19 @@ def form_bodies(size: int = SIZE) -> Iterator[tuple[str, bytes, str]]:
 def heads() -> Iterator[Input]:
     for name, part in QUERIES.items():
         query = "".join(part % n if "%d" in part else part for n in range(HEADER))
-        for path in ("/v1/books", "/v1/rankings/books", "/health", "/nowhere", "/docs"):
+        for path in (*LISTS, "/health", "/nowhere", "/docs"):
             for size in (HEADER, HEADER // 2):
                 yield Input(f"{size} bytes of {name}", "GET", f"{path}?{query[:size]}")
+    # sample: begin
     for field in ("q", "after", "limit", "language", "author_id", "sort"):
         for name, part in VALUES.items():
             value = repeat(part, HEADER // 2)
             yield Input(f"{field} of {name}", "GET", f"/v1/books?{field}={value}")
+    # sample: end
     for name, part in PATHS.items():
-        for before in ("/", "/v1/books/", "/v1/books/1/reviews/", "/files/", "/docs/assets/"):
+        for before in ("/", *(f"{path}/" for path in LISTS), "/files/", "/docs/assets/"):
             yield Input(f"path of {name}", "GET", before + repeat(part, HEADER))
-    for path in ("/v1/books/7", "/v1/users/me"):
+    for path in (*LISTS, "/v1/users/me"):
         for field, part in FIELDS:
             yield Input(f"{field} of {part}", "GET", path, headers=header(field, part))
         for line in LINES:
@@ -175,7 +183,7 @@ def heads() -> Iterator[Input]:
             yield Input(f"lines of {line}", "GET", path, headers=lines)
     for field in ("If-Match", "If-None-Match"):
         for part in ('"a",', '"', ", ", "W/"):
-            yield Input(f"{field} of {part}", "DELETE", "/v1/books/7", headers=header(field, part))
+            yield Input(f"{field} of {part}", "PATCH", "/v1/users/me", headers=header(field, part))
 
 
 def repeat(part: str, size: int) -> str:

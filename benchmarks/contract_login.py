@@ -7,7 +7,7 @@ request.
 import os
 from typing import Any
 
-import httpx2
+import httpx2 as httpx
 import schemathesis
 from schemathesis import AuthContext, Case
 
@@ -20,8 +20,8 @@ class Bearer:
             "username": os.environ["CONTRACT_USERNAME"],
             "password": os.environ["CONTRACT_PASSWORD"],
         }
-        answer = httpx2.post(f"{os.environ['CONTRACT_URL']}/v1/tokens", data=form)
-        return str(answer.raise_for_status().json()["access_token"])
+        response = httpx.post(f"{os.environ['CONTRACT_URL']}/v1/tokens", data=form)
+        return str(response.raise_for_status().json()["access_token"])
 
     def set(self, case: Case[Any], token: str, context: AuthContext) -> None:
         case.headers["Authorization"] = f"Bearer {token}"

@@ -5,7 +5,7 @@ SEED repeats a run. A role ends at the first round with findings, all of which a
 """
 
 import asyncio
-import multiprocessing
+import multiprocessing  # sample
 import os
 import time
 from contextlib import ExitStack
@@ -14,13 +14,14 @@ from random import SystemRandom
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from app import accounts
-from app.demo_sellers import listening, run_sellers, setting
+from app.development.demo_sellers import listening, run_sellers, setting  # sample
 from app.schemas.user import Role, UserCreate
-from app.servers.private import embedded_valkey, private_mariadb
+from app.services.users import UserService
 from app.settings import Settings
 from benchmarks.contract import VISITOR, Login, check_contract
 from benchmarks.service import ROOT, fill, one_worker
+from chassis.development.private_servers import embedded_valkey, private_mariadb
+from chassis.resources import open_resources
 
 COUNT = 100_000
 ROUND = 100  # generated requests for each operation, in one process of Schemathesis
@@ -48,16 +49,18 @@ def main() -> None:
 
 def start_servers(stack: ExitStack, folder: Path) -> dict[str, str]:
     """The variables of a service with all it can have, which refuses nobody for asking often."""
+    # sample: begin
     listeners = stack.enter_context(listening())
     sellers = multiprocessing.Process(target=run_sellers, args=(listeners,), daemon=True)
     sellers.start()
     stack.callback(sellers.terminate)
+    # sample: end
     mariadb = private_mariadb(folder / "mariadb", ROOT / "var", say=print)
     return {
         "DATABASE_URL": stack.enter_context(mariadb).url,
         "REDIS_URL": stack.enter_context(embedded_valkey(folder / "valkey")).url,
         "FILES_URL": f"file://{folder}/files",
-        "OFFERS_SELLERS": setting(listeners),
+        "OFFERS_SELLERS": setting(listeners),  # sample
         "LIMITS_ENABLED": "false",
         "PASSWORDS_TIME_COST": "1",  # each generated logout costs a login
         "PASSWORDS_MEMORY_COST": "64",
@@ -73,7 +76,8 @@ async def prepare(variables: dict[str, str]) -> None:
     settings = Settings(_env_file=None, **groups)
     for role, login in [(Role.READER, VISITOR), *ACCOUNTS.items()]:
         user = UserCreate(email=login.username, name="Somebody", password=login.password)
-        await accounts.create_user(settings, user, role)
+        async with open_resources(settings) as resources:
+            await UserService(resources).create(user, role)
 
 
 async def fuzz(url: str, folder: Path, role: Role | None, count: int, seed: int) -> int:

@@ -14,11 +14,11 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import httpx2
+import httpx2 as httpx
 
-from app.demo_sellers import addresses, listening, run_sellers, setting
-from app.servers.private import embedded_valkey
+from app.development.demo_sellers import addresses, listening, run_sellers, setting
 from benchmarks.service import fill, one_worker
+from chassis.development.private_servers import embedded_valkey
 
 REQUESTS = 20  # of each kind
 LATENCY = 0.3  # s
@@ -43,7 +43,7 @@ def main() -> None:
         }
         asyncio.run(fill(variables["DATABASE_URL"]))
         service = stack.enter_context(one_worker(**variables))
-        with httpx2.Client(timeout=10) as client:
+        with httpx.Client(timeout=10) as client:
             results = compare(client, service.url, addresses(listeners)[0])
     for name, times in results.items():
         typical, longest = median(times) * 1000, max(times) * 1000
@@ -52,7 +52,7 @@ def main() -> None:
     raise SystemExit(at_once > LATENCY + ADDED or late > DEADLINE + ADDED or refused > quick + OPEN)
 
 
-def compare(client: httpx2.Client, service: str, sellers: str) -> dict[str, list[float]]:
+def compare(client: httpx.Client, service: str, sellers: str) -> dict[str, list[float]]:
     """How long each took, in s."""
     books = iter(ids(client, service))
 
@@ -84,7 +84,7 @@ def compare(client: httpx2.Client, service: str, sellers: str) -> dict[str, list
     return results
 
 
-def ids(client: httpx2.Client, service: str) -> Iterator[int]:
+def ids(client: httpx.Client, service: str) -> Iterator[int]:
     after: dict[str, str] = {}
     while True:
         page = client.get(f"{service}/v1/books", params={"limit": "100", **after}).json()

@@ -1,14 +1,14 @@
 """What clients see at five times the rate that a worker can take: who is served, how fast.
 
 Requests come at a rate, whether or not the ones before were answered, as those of many clients do.
-They ask for what no cache answers.
+They request what no cache holds.
 """
 
 import asyncio
 import time
 from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import httptools
 import uvloop
 
-from app.monitor import resident_memory
-from app.servers.private import embedded_valkey, private_mariadb
 from benchmarks.service import ROOT, Service, fill, one_worker
+from chassis.development.private_servers import embedded_valkey, private_mariadb
+from chassis.server.monitor import resident_memory
 
 PATH = "/v1/books/7"
 REQUEST = f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\nCache-Control: no-cache\r\n\r\n".encode()
@@ -41,9 +41,12 @@ class Seen:
     refused: list[float] = field(default_factory=list)
     other: int = 0
     unsent: int = 0
+    broken: int = 0  # connections that were closed or refused
 
     def __str__(self) -> str:
         accepted = f"{len(self.accepted)} accepted, p99 {p99(self.accepted) * 1000:.1f} ms"
+        if self.broken:
+            accepted += f"; {self.broken} connections closed or refused"
         if not self.refused:
             return accepted
         return (
@@ -53,24 +56,36 @@ class Seen:
 
 
 class Client(asyncio.Protocol):
+    """In `idle` while it may send; closed by the service, it is counted and sends no more."""
+
     def __init__(self, seen: Seen, idle: list["Client"]) -> None:
         self.seen = seen
         self.idle = idle
+        self.is_open = self.is_waiting = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.parser = httptools.HttpResponseParser(self)
+        self.is_open = True
         self.idle.append(self)
 
-    def ask(self) -> None:
+    def connection_lost(self, error: Exception | None) -> None:
+        self.is_open = self.is_waiting = False
+        self.seen.broken += 1
+
+    def request(self) -> None:
         self.start = time.perf_counter()
-        self.transport.write(REQUEST)
+        self.is_waiting = True
+        # The service may have begun to close it, which connection_lost has yet to tell.
+        if not self.transport.is_closing():
+            self.transport.write(REQUEST)
 
     def data_received(self, data: bytes) -> None:
         self.parser.feed_data(data)
 
     def on_message_complete(self) -> None:
         seconds = time.perf_counter() - self.start
+        self.is_waiting = False
         match self.parser.get_status_code():
             case 200:
                 self.seen.accepted.append(seconds)
@@ -78,7 +93,10 @@ class Client(asyncio.Protocol):
                 self.seen.refused.append(seconds)
             case _:
                 self.seen.other += 1
-        self.idle.append(self)
+        if self.parser.should_keep_alive():
+            self.idle.append(self)
+        else:
+            self.transport.close()
 
 
 async def send(service: Service, rate: float, seconds: float, clients: int = CLIENTS) -> Seen:
@@ -87,7 +105,10 @@ async def send(service: Service, rate: float, seconds: float, clients: int = CLI
     host, port = urlsplit(service.url).hostname or "", urlsplit(service.url).port or 80
     loop = asyncio.get_running_loop()
     for _ in range(clients):
-        await loop.create_connection(lambda: Client(seen, idle), host, port)
+        try:
+            await loop.create_connection(lambda: Client(seen, idle), host, port)
+        except OSError:
+            seen.broken += 1
     every = [*idle]
     await asyncio.sleep(1)  # until the worker has accepted them all
     start, sent = time.perf_counter(), 0
@@ -95,20 +116,23 @@ async def send(service: Service, rate: float, seconds: float, clients: int = CLI
         due = min(rate * elapsed - sent, 2 * clients)
         sent += int(due) if rate < AT_ONCE else 0
         while due >= 1 and idle:
-            idle.pop().ask()
-            due -= 1
+            client = idle.pop()
+            if client.is_open:
+                client.request()
+                due -= 1
         if rate < AT_ONCE:
             seen.unsent += int(due)
         await asyncio.sleep(0.001)
-    while len(idle) < clients:  # noqa: ASYNC110 - nothing hangs on when exactly
+    while any(client.is_waiting for client in every):  # noqa: ASYNC110 - nothing hangs on when
         await asyncio.sleep(0.01)
+    broken = seen.broken
     for client in every:
         client.transport.close()
-    return seen
+    return replace(seen, broken=broken)
 
 
 def p99(seconds: list[float]) -> float:
-    return quantiles(seconds, n=100)[-1]
+    return quantiles(seconds, n=100)[-1] if len(seconds) > 1 else float("inf")
 
 
 def main() -> None:
@@ -122,7 +146,8 @@ def main() -> None:
         over = run(send(worker, TIMES * most, SECONDS))
         grown = memory_of(worker) - memory
         after = run(send(worker, USUAL * most, 2 * WARM_UP))
-    slower, refused = p99(over.accepted) / p99(full.accepted), median(over.refused)
+    slower = p99(over.accepted) / p99(full.accepted)
+    refused = median(over.refused or [0])
     print(f"With 16 clients:      {full}: {most:.0f} a second are what it can take")
     print(f"At {USUAL:.0%} of that:       {before}")
     print(f"At {TIMES} times, for {SECONDS} s: {over}")

@@ -5,20 +5,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-from app.servers.private import ServerUnavailable, embedded_valkey, private_mariadb
-from benchmarks.client import Asked, ask
+from benchmarks.client import Tally, request_all
 from benchmarks.service import ROOT, Service, fill, one_worker
+from chassis.development.private_servers import ServerUnavailable, embedded_valkey, private_mariadb
 
 VAR = ROOT / "var"
 FLAMES = VAR / "profile.svg"
 SECONDS = 20
 RATE = 100  # samples a second
 PTRACE_SCOPE = Path("/proc/sys/kernel/yama/ptrace_scope")
-# What clients of a catalogue ask, more or less.
+# What clients request, more or less.
 PATHS = [
+    # sample: begin
     *(f"/v1/books/{book_id}" for book_id in range(1, 61)),
     *["/v1/books", "/v1/books?sort=-average_rating&language=eng", "/v1/books?q=love"] * 10,
-    *["/v1/authors", "/v1/rankings/books", "/health/ready"] * 4,
+    *["/v1/authors", "/v1/rankings/books"] * 4,
+    # sample: end
+    *["/health/ready"] * 4,
 ]
 
 
@@ -31,17 +34,17 @@ def main() -> None:
         ):
             asyncio.run(fill(mariadb.url))
             with one_worker(DATABASE_URL=mariadb.url, REDIS_URL=valkey.url) as service:
-                asked = asyncio.run(record(service))
+                tally = asyncio.run(record(service))
     except ServerUnavailable as error:
         raise SystemExit(str(error)) from None
-    print(f"{asked.answers.total()} requests, answered with {dict(asked.answers)}")
+    print(f"{tally.responses.total()} requests, with the responses {dict(tally.responses)}")
     print(f"Open {FLAMES} in a browser; docs/profiling.md says how to read it")
 
 
-async def record(service: Service) -> Asked:
+async def record(service: Service) -> Tally:
     """Ask as long as py-spy records."""
-    asked = Asked()
-    await ask(service.url, PATHS, 10 * len(PATHS))  # what happens once is not of interest
+    tally = Tally()
+    await request_all(service.url, PATHS, 10 * len(PATHS))  # what happens once is not of interest
     profiler = await asyncio.create_subprocess_exec(
         "py-spy",
         *("record", "--pid", str(service.worker), "--output", str(FLAMES.relative_to(ROOT))),
@@ -54,11 +57,11 @@ async def record(service: Service) -> Asked:
     )
     recording = asyncio.create_task(profiler.communicate())
     while not recording.done():
-        await ask(service.url, PATHS, len(PATHS), asked=asked)
+        await request_all(service.url, PATHS, len(PATHS), tally=tally)
     output, _ = await recording
     if profiler.returncode != 0:
         raise SystemExit(f"py-spy failed:\n{output.decode()}{_hint()}")
-    return asked
+    return tally
 
 
 def _hint() -> str:

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Copy a renewed certificate to where nginx reads it, and have nginx take it:
+# Copy a renewed certificate to the folder of nginx, and reload nginx:
 #
-#   certbot renew --deploy-hook /srv/books/docker/certificates.sh
+#   certbot renew --deploy-hook /path/to/docker/certificates.sh
 #   docker/certificates.sh /etc/letsencrypt/live/example.com     the first time
 #
-# certbot's own files are links out of their folder, and only root may read the key: mounted, they are of
-# no use to nginx. If it refuses the new ones, the old ones are put back.
+# certbot's own files are links out of their folder, and only root may read the key: nginx cannot use them.
+# If nginx refuses the new files, the old ones are restored.
 set -euo pipefail
 from=$(cd "${1:-${RENEWED_LINEAGE:?which folder? docker/certificates.sh /etc/letsencrypt/live/NAME}}" && pwd -P)
 # shellcheck source=docker/common.sh

@@ -1,8 +1,9 @@
-# What backup.sh and restore.sh do with MariaDB. A schema holds tables (and sequences), which can be
+# Functions of backup.sh and restore.sh for MariaDB. A schema holds tables (and sequences), which can be
 # renamed into another schema, and objects, which cannot: triggers, views, routines and events.
 # shellcheck shell=bash disable=SC2034,SC2119,SC2120,SC2154
 
-database=books
+database=$(sed -n 's/^name: &name //p' docker-compose.yml)
+: "${database:?docker-compose.yml has no line with name: &name}"
 identifier="CONCAT('\`', REPLACE(%s, '\`', '\`\`'), '\`')"
 
 # in_mariadb PROGRAM ARGUMENT...
@@ -12,9 +13,8 @@ in_mariadb() {
         'MYSQL_PWD=$(cat /run/secrets/database_root_password) exec "$@"' sh "$@"
 }
 
-# sql [SCHEMA] <STATEMENTS: one session at a time. A script that was killed may have left one that is
-# at work still; another waits for its end here. A table that somebody uses is waited for no longer
-# than 20 s.
+# sql [SCHEMA] <STATEMENTS: one session at a time; waits for one that a killed script has left. Waits
+# at most 20 s for a table in use.
 sql() {
     in_mariadb mariadb --user=root --default-character-set=utf8mb4 --batch --raw --skip-column-names \
         --init-command="SET lock_wait_timeout = 20, @held = GET_LOCK('restore', 60)" "$@"
@@ -25,7 +25,7 @@ dump() {
     in_mariadb mariadb-dump --user=root --single-transaction --quick --dump-history "$@" </dev/null
 }
 
-# Whether a file has all that mariadb-dump writes, which ends so.
+# Whether a dump is complete: mariadb-dump ends with this line.
 is_whole() { gzip -dc "$1" 2>/dev/null | tail -n 1 | grep -q '^-- Dump completed'; }
 
 # shellcheck disable=SC2059  # %s stands for a column
@@ -38,18 +38,18 @@ tables() {
         AND table_type <> 'VIEW' ${2:+AND table_name = '$2'}"
 }
 
-# Not where MariaDB does not say so: what is empty may be dropped.
+# False where the query fails: what is empty may be dropped.
 is_empty() {
     [ "$(sql <<<"SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = '$1'")" = 0 ]
 }
 
-# renames FROM TO: as RENAME TABLE wants them; nothing where there is no table.
+# renames FROM TO: the arguments of RENAME TABLE; nothing where there is no table.
 renames() {
     sql <<<"SELECT COALESCE(GROUP_CONCAT('$1.', $(quoted table_name), ' TO $2.', $(quoted table_name)), '')
         FROM information_schema.tables WHERE table_schema = '$1' AND table_type <> 'VIEW'"
 }
 
-# objects SCHEMA [OPTION]: statements that make its triggers, routines, events and views.
+# objects SCHEMA [OPTION]: statements that create its triggers, routines, events and views.
 objects() {
     local schema=$1 names name views=()
     shift
@@ -65,6 +65,20 @@ objects() {
 for_schema() {
     LC_ALL=C sed -E -e "s/^(ALTER DATABASE )\`[^\`]*\`( CHARACTER SET )/\1\`$1\`\2/" \
         -e '/^(LOCK TABLES `.* WRITE|UNLOCK TABLES);$/d'
+}
+
+# How mariadb-dump begins an event, up to whether it is enabled.
+ticked="\`([^\`]|\`\`)*\`"
+times="AT '[^']*'|EVERY ('[^']*'|[0-9]+) [A-Z_]+( STARTS '[^']*')?( ENDS '[^']*')?"
+event="/\*!50106 CREATE\*/ (/\*!50117 DEFINER=$ticked(@$ticked)?\*/ )?/\*!50106 EVENT $ticked"
+event="$event ON SCHEDULE ($times) ON COMPLETION (NOT )?PRESERVE"
+
+# Events of a dump as a replica has them, where they do not run; and back. Those that were disabled stay so.
+asleep() { LC_ALL=C sed -E "s#^($event) ENABLE #\1 DISABLE ON SLAVE #"; }
+awake() { LC_ALL=C sed -E "s#^($event) DISABLE ON (SLAVE|REPLICA) #\1 ENABLE #"; }
+
+events_awake() {
+    sql <<<"SELECT event_name FROM information_schema.events WHERE event_schema = '$1' AND status = 'ENABLED'"
 }
 
 # Drop the objects of a schema.

@@ -1,9 +1,10 @@
-# How two databases change places, and how that is undone: for restore.sh. What has to be known for it is in
-# the folder backups/restoring, which is there from the stop of the service to the end:
+# Functions of restore.sh: swap two databases, and undo it. Their state is in the folder backups/restoring,
+# which exists from the stop of the service to the end:
 #
 #   new.sql, old.sql   the objects of both databases
 #   containers         of the service
 #   before             the backup of the old database
+#   collation          the default of the schema
 #   started, serves    when the service was started with the new one, and when it was healthy
 # shellcheck shell=bash disable=SC2086,SC2154
 
@@ -21,7 +22,7 @@ wait_for_database() {
     done
 }
 
-# There is none where MariaDB alone was started.
+# False where MariaDB alone was started.
 has_service() { [ -s "$restoring/containers" ]; }
 
 stop_service() {
@@ -30,12 +31,12 @@ stop_service() {
     docker stop --time 40 $(cat "$restoring/containers") >/dev/null
 }
 
-# The job workers are not waited for: they may lack something else.
+# Does not wait for the job workers, which may fail for other reasons.
 start_service() {
     local one
     has_service || return 0
-    # What nginx has stored is of the other database; without its files it asks again.
-    "${compose[@]}" exec -T nginx sh -c 'rm -rf /tmp/cache/*' </dev/null >/dev/null 2>&1 || true
+    # nginx has responses of the other database; without its files it fetches them again.
+    "${compose[@]}" exec -T nginx sh -c 'rm -rf /run/cache/*' </dev/null >/dev/null 2>&1 || true
     # shellcheck disable=SC2046
     docker start $(cat "$restoring/containers") >/dev/null || return 1
     for one in $("${compose[@]}" ps --all --quiet api); do
@@ -43,12 +44,12 @@ start_service() {
     done
 }
 
-# raise_epoch SCHEMA OTHER: make nothing count of what the service cached from either.
+# raise_epoch SCHEMA OTHER: invalidate what the service has cached from either.
 raise_epoch() {
     if [ -n "$(tables "$1" cache_epoch)" ] && [ -n "$(tables "$2" cache_epoch)" ]; then
         sql <<<"UPDATE $1.cache_epoch SET number =
             1 + GREATEST(number, (SELECT COALESCE(MAX(number), 0) FROM $2.cache_epoch))"
-    else # limits go with it
+    else # rate limits are lost too
         # shellcheck disable=SC2016
         "${compose[@]}" exec -T valkey sh -c 'REDISCLI_AUTH=$(cat /run/secrets/redis_password) valkey-cli FLUSHALL' \
             </dev/null >/dev/null || say "Valkey is away, and will be empty when it is back" >&2
@@ -63,9 +64,10 @@ swap() {
     here=$(renames $staging $database)
     sql <<<"RENAME TABLE ${away:+$away,} $here" # all of them, or none
     sql $database <"$restoring/new.sql"
+    keep_default
 }
 
-# Whatever of `swap` was done, and however often this was begun.
+# Works after any part of `swap`, and after an `undo` that was cut off.
 undo() {
     local away here
     strip $database || return 1
@@ -74,10 +76,15 @@ undo() {
         away=$(renames $database $staging) && here=$(renames $old $database) || return 1
         sql <<<"RENAME TABLE $away${here:+, $here}" || return 1
     fi
-    sql $database <"$restoring/old.sql"
+    sql $database <"$restoring/old.sql" && keep_default
 }
 
-# The backup of before was made while the service still wrote: this one has the last of it.
+# The statements that create objects change the default of the schema, to that of when they were made.
+keep_default() {
+    [ ! -e "$restoring/collation" ] || sql <<<"ALTER DATABASE $database COLLATE $(cat "$restoring/collation")"
+}
+
+# The first backup was made while the service still wrote; this one is complete.
 finish() {
     local kept
     kept=$(cat "$restoring/before")
@@ -97,8 +104,11 @@ finish() {
 }
 
 drop_staging() {
-    sql <<<"DROP DATABASE IF EXISTS $staging; DROP DATABASE IF EXISTS $rehearsal" &&
-        { sql <<<"REVOKE ALL ON \`$database\\_restored\`.* FROM $database" 2>/dev/null || true; }
+    if ! sql <<<"DROP DATABASE IF EXISTS $staging; DROP DATABASE IF EXISTS $rehearsal" 2>/dev/null; then
+        say "MariaDB does not answer: what was read stays in the schema $staging, unused, until the next" \
+            "restore drops it" >&2
+        return 1
+    fi
 }
 
 # Take the old database back, or finish when the new one has served already.

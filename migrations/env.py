@@ -1,6 +1,7 @@
 """Runs the migrations on the database of DATABASE_URL, or on the connection that it is given."""
 
 import asyncio
+import re
 from argparse import Namespace
 
 from alembic import command, context
@@ -8,10 +9,11 @@ from sqlalchemy import Connection, text
 from sqlalchemy import create_engine as create_sync_engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.database import create_engine, reason_of
-from app.models import Base
-from app.schema import migration_transaction
-from app.settings import read_database_settings
+import app.models  # noqa: F401 - declares all tables
+from chassis.database.columns import Base
+from chassis.database.engines import create_engine, reason_of
+from chassis.database.settings import read_database_settings
+from chassis.migrations.schema import migration_transaction
 
 LOCK_WAIT = 60  # s
 
@@ -19,8 +21,10 @@ LOCK_WAIT = 60  # s
 def compared(_: object, name: str | None, kind: str, *__: object) -> bool:
     """FTS5 keeps its words in tables of its own, and SQLite has no FULLTEXT index."""
     sqlite = context.get_bind().dialect.name == "sqlite"
-    own = f"{name}".startswith("book_search")
-    return not (sqlite and (own or (kind == "index" and name == "ix_books_words")))
+    own = re.search(r"_search(_|$)", f"{name}") or (
+        kind == "index" and f"{name}".endswith("_words")
+    )
+    return not (sqlite and own)
 
 
 def wait_for_others(connection: Connection) -> None:

@@ -1,5 +1,5 @@
 <%!
-from app.revisions.text import constants, tidy
+from chassis.development.make_migration.render import constants, tidy
 %>\
 <%
 up, down = tidy(upgrades), tidy(downgrades)

@@ -4,11 +4,14 @@ import secrets
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.access_tokens import AccessTokens, Claims
-from app.database import create_engine
+from app.about import NAME
 from app.models import User, UserSession
 from app.schemas.user import Role
-from app.settings import DatabaseSettings, TokenSettings
+from chassis.auth.access_tokens import AccessTokens, Claims
+from chassis.auth.settings import TokenSettings
+from chassis.database.engines import create_engine
+from chassis.database.settings import DatabaseSettings
+from chassis.resources import Resources
 
 KEY = "a key of services that tests start"
 
@@ -22,7 +25,16 @@ async def add_account(session: AsyncSession, role: Role, tokens: AccessTokens | 
     login = UserSession(user_id=user.id)
     session.add(login)
     await session.commit()
-    return (tokens or AccessTokens(TokenSettings(key=KEY))).issue(Claims(user.id, login.id))
+    return (tokens or AccessTokens(TokenSettings(audience=NAME, key=KEY))).issue(
+        Claims(user.id, login.id)
+    )
+
+
+async def account_headers(role: Role, resources: Resources) -> dict[str, str]:
+    """Those of a new account's requests."""
+    async with resources["sessions"].write() as session:
+        token = await add_account(session, role, resources["access_tokens"])
+    return {"Authorization": f"Bearer {token}"}
 
 
 async def editors_token(database_url: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx2
+import httpx2 as httpx
 
 from tests.process import TIMEOUT, free_port, wait_for_port
 
@@ -28,7 +28,7 @@ def running_s3(log: Path) -> Iterator[str]:
 
 def make_bucket(url: str, name: str) -> None:
     credential = "Credential=key/20260101/us-east-1/s3/aws4_request"
-    answer = httpx2.put(
+    response = httpx.put(
         f"{url}/{name}", headers={"Authorization": f"AWS4-HMAC-SHA256 {credential}"}
     )
-    assert answer.status_code == 200, answer.text
+    assert response.status_code == 200, response.text

@@ -13,13 +13,13 @@ from tests.process import ROOT, TIMEOUT, Service, wait_until
 
 
 @asynccontextmanager
-async def job_worker(output: Path, *options: str, **variables: Any) -> AsyncIterator[Service]:
+async def job_worker(output: Path, **variables: Any) -> AsyncIterator[Service]:
     """Stopped in the end, unless it was killed before."""
     environment = os.environ | {"LOG_FORMAT": "json"}
     environment |= {name: str(value) for name, value in variables.items()}
     with output.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "app", "work", *options],
+            [sys.executable, "-m", "app", "work"],
             cwd=ROOT,
             env=environment,
             stdout=file,

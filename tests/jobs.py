@@ -6,37 +6,50 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy import select
 
-from app.job_queue import open_job_queue
-from app.job_worker import JobWorker
-from app.jobs import Tools, do
-from app.mail import make_mailer
-from app.models import OutboxEntry
-from app.resources import Resources
-from app.services.jobs import JobService
-from app.settings import Settings
+from app.jobs import REGISTRY
+from chassis.job_worker.registry import JobContext, Registry
+from chassis.job_worker.worker import JobWorker
+from chassis.jobs.model import OutboxEntry
+from chassis.jobs.store import JobStore
+from chassis.mail.mailer import make_mailer
+from chassis.resources import Resources
+from chassis.tasks.background import run_alongside
 from tests.process import TIMEOUT
 
+# Tests of jobs have the worker for themselves.
+ONLY_JOBS = REGISTRY._replace(periodic={})
+
+
+def job_context(resources: Resources) -> JobContext:
+    return JobContext(
+        resources, make_mailer(resources["settings"].mail, REGISTRY.templates, resources["metrics"])
+    )
+
+
+def job_store(resources: Resources) -> JobStore:
+    return JobStore(resources["sessions"], resources["settings"].jobs)
+
 
 @asynccontextmanager
-async def tools_of(settings: Settings, resources: Resources) -> AsyncIterator[Tools]:
-    async with open_job_queue(settings) as queue:
-        jobs = JobService(resources["sessions"], settings.jobs)
-        yield Tools(resources, make_mailer(settings.mail), queue, jobs)
-
-
-@asynccontextmanager
-async def working(settings: Settings, resources: Resources) -> AsyncIterator[Tools]:
-    stop = asyncio.Event()
-    async with tools_of(settings, resources) as tools:
-        running = asyncio.create_task(JobWorker(tools, settings).run(stop))
+async def working(resources: Resources, registry: Registry = ONLY_JOBS) -> AsyncIterator[JobWorker]:
+    worker = JobWorker(job_context(resources), registry)
+    listeners = await listeners_of(resources)
+    async with run_alongside(resources["outbox"].listen(worker.wake)):
+        running = asyncio.create_task(worker.run())
         try:
             async with asyncio.timeout(TIMEOUT):
-                while not await tools.queue.redis.exists(tools.queue.broker.queue_name):
+                while await listeners_of(resources) == listeners:
                     await asyncio.sleep(0.01)
-            yield tools
+            yield worker
         finally:
-            stop.set()
+            worker.stop()
             await running
+
+
+async def listeners_of(resources: Resources) -> int:
+    outbox = resources["outbox"]
+    [_, listeners] = await outbox.shared.call("PUBSUB", "NUMSUB", outbox.channel)
+    return int(listeners)
 
 
 async def waiting(resources: Resources) -> list[OutboxEntry]:
@@ -44,14 +57,13 @@ async def waiting(resources: Resources) -> list[OutboxEntry]:
         return list(await session.scalars(select(OutboxEntry).order_by(OutboxEntry.id)))
 
 
-async def work_off(tools: Tools) -> int:
-    """Do what waits in the outbox, and what comes of it. How many jobs those were."""
+async def work_off(resources: Resources) -> int:
+    """Run what waits in the outbox, and what comes of it. How many jobs those were."""
+    context, store = job_context(resources), job_store(resources)
     count = 0
-    while entries := await waiting(tools.resources):
-        for entry in entries:
-            claimed = await tools.jobs.claim(entry.id, entry.attempts)
-            assert claimed is not None
-            await do(tools, claimed)
-            await tools.jobs.finish(claimed)
+    while claimed := await store.claim(100):
+        for each in claimed:
+            await REGISTRY.run_job(context, each)
+            await store.finish(each)
             count += 1
     return count

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from itertools import cycle, islice
 from urllib.parse import urlsplit
 
-import httpx2
+import httpx2 as httpx
 
-from benchmarks.client import Asked, Client
+from benchmarks.client import Client, Tally
 
 VERSION = re.compile(rb'"version":(\d+)')
 PAUSE = 0.05  # s; of a writer between two changes
@@ -18,7 +18,7 @@ PAUSE = 0.05  # s; of a writer between two changes
 
 @dataclass
 class History:
-    asked: Asked = field(default_factory=Asked)
+    tally: Tally = field(default_factory=Tally)
     # The version that some write has returned: from then on nobody may see an older one.
     known: Counter[str] = field(default_factory=Counter)
     reads: int = 0
@@ -27,12 +27,12 @@ class History:
 
 
 class Reader(Client):
-    """Asks for books and, in between, for other things that have no version."""
+    """Asks for what has a version and, in between, for other things that have no version."""
 
     def __init__(
         self, paths: Iterator[str], history: History, ended: "asyncio.Future[None]"
     ) -> None:
-        super().__init__(paths, history.asked, ended)
+        super().__init__(paths, history.tally, ended)
         self.history = history
 
     def on_message_begin(self) -> None:
@@ -56,12 +56,12 @@ class Reader(Client):
 
 
 async def read_and_write(
-    url: str, books: list[str], others: list[str], requests: int, token: str, history: History
+    url: str, paths: list[str], others: list[str], requests: int, token: str, history: History
 ) -> None:
-    """Read `books`, and `others` in between, so many times, while two writers change the books."""
-    history.known.update(dict.fromkeys(books, 1))
+    """Read `paths`, and `others` in between, so many times, while two writers change them."""
+    history.known.update(dict.fromkeys(paths, 1))
     host, port = urlsplit(url).hostname or "", urlsplit(url).port or 80
-    remaining = islice(cycle([*books, *others]), requests)
+    remaining = islice(cycle([*paths, *others]), requests)
     loop = asyncio.get_running_loop()
 
     async def keep_reading() -> None:
@@ -71,18 +71,18 @@ async def read_and_write(
             await loop.create_connection(lambda: reader, host, port)
             await reader.ended
 
-    async def keep_writing(paths: list[str]) -> None:
-        async with httpx2.AsyncClient(
+    async def keep_writing(own: list[str]) -> None:
+        async with httpx.AsyncClient(
             base_url=url, headers={"Authorization": f"Bearer {token}"}
         ) as client:
-            for number, path in enumerate(cycle(paths)):
-                answer = await client.patch(path, json={"title": f"Title {number}"})
-                history.writes[answer.status_code] += 1
-                if answer.status_code == 200:
-                    history.known[path] = max(history.known[path], answer.json()["version"])
+            for number, path in enumerate(cycle(own)):
+                response = await client.patch(path, json={"note": f"Note {number}"})
+                history.writes[response.status_code] += 1
+                if response.status_code == 200:
+                    history.known[path] = max(history.known[path], response.json()["version"])
                 await asyncio.sleep(PAUSE)
 
-    writers = [asyncio.create_task(keep_writing(books[turn::2])) for turn in range(2)]
+    writers = [asyncio.create_task(keep_writing(paths[turn::2])) for turn in range(2)]
     await asyncio.gather(*(keep_reading() for _ in range(32)))
     for writer in writers:
         writer.cancel()

@@ -6,21 +6,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-import httpx2
+import httpx2 as httpx
 
 
 @dataclass
 class Load:
-    answers: Counter[int] = field(default_factory=Counter)
+    responses: Counter[int] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)  # bodies of the first responses from 500 on
     refused: int = 0
     stopping: bool = False
 
     async def until(self, count: int) -> None:
         """Until that many more requests were answered."""
-        goal = self.answers.total() + count
+        goal = self.responses.total() + count
         async with asyncio.timeout(60):
-            while self.answers.total() < goal:
+            while self.responses.total() < goal:
                 await asyncio.sleep(0.01)
 
 
@@ -37,18 +38,20 @@ async def load(
     result = Load()
 
     async def ask() -> None:
-        limits = httpx2.Limits(max_connections=1, max_keepalive_connections=int(keep_alive))
-        async with httpx2.AsyncClient(
+        limits = httpx.Limits(max_connections=1, max_keepalive_connections=int(keep_alive))
+        async with httpx.AsyncClient(
             base_url=url, limits=limits, timeout=20, headers=headers, verify=verify
         ) as client:
             while not result.stopping:
                 try:
-                    answer = await client.get(path)
-                    result.answers[answer.status_code] += 1
-                except httpx2.ConnectError:
+                    response = await client.get(path)
+                    result.responses[response.status_code] += 1
+                    if response.is_server_error and len(result.errors) < 10:
+                        result.errors.append(response.text)
+                except httpx.ConnectError:
                     result.refused += 1
                     await asyncio.sleep(0.02)
-                except httpx2.TransportError as error:
+                except httpx.TransportError as error:
                     result.failures.append(repr(error))
 
     tasks = [asyncio.create_task(ask()) for _ in range(clients)]

@@ -1,16 +1,21 @@
-"""A mail server in a process of its own, and the mail that it got."""
+"""A mail server in a thread of its own, and the mail that it got."""
 
 import email
 import email.policy
-import subprocess
-import sys
-from argparse import ArgumentParser
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
-from tests.process import ROOT, TIMEOUT, free_port, wait_for_port
+from aiosmtpd.controller import Controller
+from aiosmtpd.handlers import Mailbox
+
+from app.about import NAME, TITLE
+from tests.process import TIMEOUT, free_port
+
+SENDER = f"{TITLE} <{NAME}@example.com>"
 
 
 def read_mail(folder: Path) -> list[EmailMessage]:
@@ -22,29 +27,42 @@ def read_mail(folder: Path) -> list[EmailMessage]:
 
 
 class Refusing:
-    """Knows nobody."""
+    """Refuses one command with one reply. Counts its mails by an empty file for each."""
 
-    @classmethod
-    def from_cli(cls, parser: ArgumentParser, *arguments: str) -> "Refusing":
-        return cls()
+    def __init__(self, folder: Path, command: str, reply: str) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.refused = command
+        self.reply = reply
 
-    async def handle_RCPT(self, *details: object) -> str:  # noqa: N802 - SMTP's command
-        return "550 There is nobody of that name"
+    async def handle_MAIL(self, server: Any, session: Any, envelope: Any, *more: Any) -> str:  # noqa: N802 - SMTP's commands
+        (self.folder / f"{time.time_ns()}").touch()
+        envelope.mail_from = more[0]
+        return self._reply("MAIL")
+
+    async def handle_RCPT(self, server: Any, session: Any, envelope: Any, *more: Any) -> str:  # noqa: N802
+        envelope.rcpt_tos.append(more[0])
+        return self._reply("RCPT")
+
+    async def handle_DATA(self, *details: Any) -> str:  # noqa: N802
+        return self._reply("DATA")
+
+    def _reply(self, command: str) -> str:
+        return self.reply if command == self.refused else "250 OK"
 
 
 @contextmanager
-def mail_server(
-    maildir: Path, handler: str = "aiosmtpd.handlers.Mailbox", smtputf8: bool = False
-) -> Iterator[str]:
+def mail_server(handler: Mailbox | Refusing, *, smtputf8: bool = False) -> Iterator[str]:
     """Its URL. With `smtputf8` it takes addresses that are not ASCII (RFC 6531)."""
-    port = free_port()
-    address = f"127.0.0.1:{port}"
-    arguments = ["-n", "-l", address, *(["-u"] if smtputf8 else []), "-c", handler, str(maildir)]
-    command = [sys.executable, "-W", "ignore", "-m", "aiosmtpd", *arguments]
-    process = subprocess.Popen(command, cwd=ROOT)
+    controller = Controller(
+        handler,
+        hostname="127.0.0.1",
+        port=free_port(),
+        ready_timeout=TIMEOUT,
+        enable_SMTPUTF8=smtputf8,
+    )
+    controller.start()
     try:
-        wait_for_port(port)
-        yield f"smtp://{address}"
+        yield f"smtp://{controller.hostname}:{controller.port}"
     finally:
-        process.terminate()
-        process.wait(TIMEOUT)
+        controller.stop()

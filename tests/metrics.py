@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable
 
-import httpx2
+import httpx2 as httpx
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 
-async def scrape(client: httpx2.AsyncClient) -> list[Sample]:
-    answer = await client.get("/metrics")
-    assert answer.status_code == 200, answer.text
-    families = text_string_to_metric_families(answer.text)
+async def scrape(client: httpx.AsyncClient) -> list[Sample]:
+    response = await client.get("/metrics")
+    assert response.status_code == 200, response.text
+    families = text_string_to_metric_families(response.text)
     return [sample for family in families for sample in family.samples]
 
 

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
+
 from tests.accounts import KEY
 
 ROOT = Path(__file__).parent.parent
-TIMEOUT = 30
+TIMEOUT = 120  # s; ends what hangs, and is no promise: a busy machine takes many times as long
 
 
 @dataclass
@@ -25,6 +27,10 @@ class Service:
     process: subprocess.Popen[bytes]
     url: str
     output: Path
+
+    def client(self) -> httpx.AsyncClient:
+        """One that is as patient as the tests: httpx itself gives up after 5 s."""
+        return httpx.AsyncClient(base_url=self.url, timeout=TIMEOUT)
 
     @property
     def workers(self) -> list[int]:
@@ -68,6 +74,15 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def freeze(process: subprocess.Popen[bytes]) -> None:
+    """Stop it until SIGCONT, and wait until all its threads have stopped.
+
+    `kill` returns earlier: on a busy machine a server answers some more requests meanwhile.
+    """
+    process.send_signal(signal.SIGSTOP)
+    os.waitpid(process.pid, os.WUNTRACED)
+
+
 async def wait_until(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + TIMEOUT
     while not condition():
@@ -76,14 +91,19 @@ async def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 @asynccontextmanager
-async def running(output: Path, **variables: Any) -> AsyncIterator[Service]:
-    """Gunicorn with the project's configuration; killed if it does not stop by itself."""
+async def running(
+    output: Path, *, app: str = "tests.service:create_app()", **variables: Any
+) -> AsyncIterator[Service]:
+    """Gunicorn with the project's configuration; killed if it does not stop by itself.
+
+    `app`: instead of that of the configuration, which is without the resource of the tests.
+    """
     port = free_port()
     environment = os.environ | {"PORT": str(port), "LOG_FORMAT": "json", "TOKENS_KEY": KEY}
     environment |= {name: str(value) for name, value in variables.items()}
     with output.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "--config", "gunicorn_config.py"],
+            [sys.executable, "-m", "gunicorn", "--config", "gunicorn_config.py", app],
             cwd=ROOT,
             env=environment,
             stdout=file,

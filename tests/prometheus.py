@@ -1,4 +1,4 @@
-"""A real Prometheus, and promtool: those on the PATH, or out of Debian's package."""
+"""A real Prometheus, promtool and amtool: those on the PATH, or out of Debian's packages."""
 
 import fcntl
 import shutil
@@ -8,39 +8,41 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
+import httpx2 as httpx
 
-from app.servers import debian_packages
-from app.servers.process import Server, answer
+from chassis.development import debian_packages
+from chassis.development.server_process import Server, probe
 from tests.process import ROOT, free_port
 
 CONFIG = ROOT / "docker" / "prometheus"
 UNPACKED = ROOT / "var" / "prometheus"
+PACKAGES = ["prometheus", "prometheus-alertmanager"]
 INTERVAL = 1  # s between scrapes
 READY = b"GET /-/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 def program(name: str) -> str:
-    """The path of `prometheus` or `promtool`."""
+    """The path of `prometheus`, `promtool` or `amtool`."""
     if found := shutil.which(name):
         return found
     UNPACKED.parent.mkdir(exist_ok=True)
     with UNPACKED.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the tests run in two processes
-        if not UNPACKED.exists():
-            debian_packages.unpack(["prometheus"], UNPACKED, print)
+        if not (UNPACKED / "usr" / "bin" / name).exists():
+            shutil.rmtree(UNPACKED, ignore_errors=True)  # of a time with fewer packages
+            debian_packages.unpack(PACKAGES, UNPACKED, print)
     return str(UNPACKED / "usr" / "bin" / name)
 
 
 @dataclass(frozen=True)
 class Prometheus:
-    client: httpx2.Client
+    client: httpx.Client
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """What it answers now: series with their labels and last value."""
-        answer = self.client.get("/api/v1/query", params={"query": expression})
-        assert answer.status_code == 200, f"{expression}: {answer.text}"
-        result: list[dict[str, Any]] = answer.json()["data"]["result"]
+        response = self.client.get("/api/v1/query", params={"query": expression})
+        assert response.status_code == 200, f"{expression}: {response.text}"
+        result: list[dict[str, Any]] = response.json()["data"]["result"]
         return result
 
 
@@ -63,12 +65,12 @@ def scraping(target: str, jobs: str, folder: Path) -> Iterator[Prometheus]:
                 f"--storage.tsdb.path={folder / 'data'}",
                 f"--web.listen-address=127.0.0.1:{port}",
             ],
-            is_ready=lambda: b"200 OK" in answer(("127.0.0.1", port), READY),
+            is_ready=lambda: b"200 OK" in probe(("127.0.0.1", port), READY),
             log=log,
         )
         server.start()
         try:
-            with httpx2.Client(base_url=server.url) as client:
+            with httpx.Client(base_url=server.url) as client:
                 yield Prometheus(client)
         finally:
             server.stop()

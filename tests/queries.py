@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import event
 
-from app.database import Sessions
+from chassis.database.engines import Sessions
 
 
 class Query(NamedTuple):

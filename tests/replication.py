@@ -1,7 +1,6 @@
 """Two MariaDB servers of their own: a primary, and a replica that a test can hold up."""
 
 import asyncio
-import os
 import secrets
 import signal
 import socket
@@ -13,7 +12,8 @@ from pathlib import Path
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.servers.private import Server, private_mariadb
+from chassis.development.private_servers import Server, private_mariadb
+from tests.process import freeze
 
 ACCOUNT = "mariadb+asyncmy://root@?charset=utf8mb4"
 
@@ -45,11 +45,11 @@ class Replication:
     def frozen(self, server: Server) -> Iterator[None]:
         """A server that takes connections and does not answer, as behind a broken network."""
         assert server.process is not None
-        os.kill(server.process.pid, signal.SIGSTOP)
+        freeze(server.process)
         try:
             yield
         finally:
-            os.kill(server.process.pid, signal.SIGCONT)
+            server.process.send_signal(signal.SIGCONT)
 
 
 @contextmanager

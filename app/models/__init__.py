@@ -1,12 +1,13 @@
-"""Every model, so that the metadata is whole wherever one of them is used."""
+"""Every model, so that the metadata has all tables wherever one is used."""
 
-from app.models.author import Author
-from app.models.base import Base
-from app.models.book import Book, BookAuthor
-from app.models.cache_epoch import CacheEpoch
-from app.models.cover import Cover, Orphan
-from app.models.kept_answer import KeptAnswer
-from app.models.outbox import OutboxEntry
-from app.models.replica_heartbeat import ReplicaHeartbeat
-from app.models.review import Review
-from app.models.user import RefreshToken, User, UserSession
+from app.models.author import Author  # sample
+from app.models.book import Book, BookAuthor  # sample
+from app.models.cover import Cover  # sample
+from app.models.review import Review  # sample
+from app.models.user import LoginNetwork, RefreshToken, User, UserSession
+from chassis.cache.model import CacheEpoch
+from chassis.database.columns import Base
+from chassis.database.replica_model import ReplicaHeartbeat
+from chassis.files.model import Orphan
+from chassis.idempotency.model import IdempotencyRecord
+from chassis.jobs.model import OutboxEntry

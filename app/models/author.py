@@ -1,7 +1,7 @@
 from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models.base import Base, Id, Versioned
+from chassis.database.columns import Base, Id, Versioned
 
 
 class Author(Versioned, Base):

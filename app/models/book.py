@@ -6,19 +6,15 @@ from sqlalchemy import (
     Numeric,
     SmallInteger,
     String,
-    Text,
 )
-from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.models.author import Author
-from app.models.base import Base, Id, Versioned
-
-LongText = Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+from chassis.database.columns import Base, Id, LongText, Versioned
 
 
 class BookAuthor(Base):
-    """Who wrote a book, in the order of the title page."""
+    """The authors of a book, in the order of its title page."""
 
     __tablename__ = "book_authors"
 
@@ -52,11 +48,11 @@ class Book(Versioned, Base):
         ),
         index=True,
     )
-    # Title and author names as `search_words` splits them: what full-text search looks at.
+    # Title and author names as `search_words` splits them, for full-text search.
     words: Mapped[str] = mapped_column(LongText, deferred=True, deferred_raiseload=True)
-    # The rule that has split them; those of an older one are split again.
+    # The version of that rule; a job splits again what an older one has split.
     words_rule: Mapped[int] = mapped_column(SmallInteger, server_default="0", index=True)
-    # The row's identity in the file that it was imported from: importing again finds it.
+    # Id of the row in the imported file, by which a further import recognises the book.
     source_id: Mapped[int | None] = mapped_column(BigInteger, unique=True)
 
     book_authors: Mapped[list[BookAuthor]] = relationship(

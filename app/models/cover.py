@@ -1,27 +1,16 @@
-from datetime import datetime
-
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models.base import Base, UTCDateTime, now
+from chassis.database.columns import Base
 
 
 class Cover(Base):
-    """Which files are the cover of a book: what another upload has stored is not seen here."""
+    """The files that are the cover of a book, whatever other uploads have stored."""
 
     __tablename__ = "covers"
 
     book_id: Mapped[int] = mapped_column(
         ForeignKey("books.id", ondelete="CASCADE"), primary_key=True
     )
-    # What the names of its files begin with.
+    # The prefix of their names.
     key: Mapped[str] = mapped_column(String(100), unique=True)
-
-
-class Orphan(Base):
-    """Files that no cover names: whoever was given their address may still use it for a while."""
-
-    __tablename__ = "orphans"
-
-    key: Mapped[str] = mapped_column(String(100), primary_key=True)
-    seen_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)

@@ -4,7 +4,8 @@ from datetime import datetime
 from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models.base import Base, Id, UTCDateTime, now
+from chassis.clock import now
+from chassis.database.columns import Base, Id, UTCDateTime
 
 
 class User(Base):
@@ -19,12 +20,24 @@ class User(Base):
 
 
 def new_session_id() -> int:
-    """At random: ids of sessions cannot be counted, nor are they used again after a restore."""
+    """Random: ids of sessions cannot be counted, and are not reused after a restore."""
     return secrets.randbelow(2**63 - 1) + 1
 
 
+class LoginNetwork(Base):
+    """A network that an account has logged in from: see app/logins/networks.py."""
+
+    __tablename__ = "login_networks"
+
+    user_id: Mapped[int] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
+    )
+    network: Mapped[str] = mapped_column(String(64), primary_key=True)
+    seen_at: Mapped[datetime] = mapped_column(UTCDateTime)
+
+
 class UserSession(Base):
-    """A login, with all tokens that came of it; without its row none of them counts."""
+    """A login; its access and refresh tokens are valid only while this row exists."""
 
     __tablename__ = "user_sessions"
 
@@ -36,7 +49,7 @@ class UserSession(Base):
 
 
 class RefreshToken(Base):
-    """One that was used stays, to be recognized when it is used again."""
+    """A used one stays, so that its reuse is recognised."""
 
     __tablename__ = "refresh_tokens"
 

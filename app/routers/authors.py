@@ -2,12 +2,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from app.cached_responses import cached
-from app.dependencies import Authors, EditableAuthors, Editor, Id, Once, Preconditions
-from app.etag import etag_of
-from app.routing import Route, problems, sends
+from app.authentication import Editor
+from app.sample.dependencies import Authors
 from app.schemas.author import AuthorCreate, AuthorQuery, AuthorRead, AuthorUpdate
-from app.schemas.page import Page
+from chassis.http.cached_responses import cached
+from chassis.http.dependencies import Id, Idempotent, RequestPreconditions
+from chassis.http.openapi import problems, sends
+from chassis.http.routing import Route
+from chassis.schemas.page import Page
 
 router = APIRouter(prefix="/v1/authors", tags=["authors"], route_class=Route)
 
@@ -32,14 +34,13 @@ async def get_author(author_id: Id, authors: Authors) -> AuthorRead:
 )
 async def create_author(
     body: AuthorCreate,
-    authors: EditableAuthors,
-    once: Once,
-    preconditions: Preconditions,
+    authors: Authors,
+    idempotent: Idempotent,
+    preconditions: RequestPreconditions,
     response: Response,
 ) -> AuthorRead:
-    author = await authors.create(body, once, preconditions)
+    author = await authors.create(body, idempotent, preconditions)
     response.headers["Location"] = f"/v1/authors/{author.id}"
-    response.headers["ETag"] = etag_of(author)
     return author
 
 
@@ -49,15 +50,9 @@ async def create_author(
     dependencies=[Editor],
 )
 async def update_author(
-    author_id: Id,
-    body: AuthorUpdate,
-    authors: EditableAuthors,
-    preconditions: Preconditions,
-    response: Response,
+    author_id: Id, body: AuthorUpdate, authors: Authors, preconditions: RequestPreconditions
 ) -> AuthorRead:
-    author = await authors.update(author_id, body, preconditions)
-    response.headers["ETag"] = etag_of(author)
-    return author
+    return await authors.update(author_id, body, preconditions)
 
 
 @router.delete(
@@ -67,6 +62,6 @@ async def update_author(
     dependencies=[Editor],
 )
 async def delete_author(
-    author_id: Id, authors: EditableAuthors, preconditions: Preconditions
+    author_id: Id, authors: Authors, preconditions: RequestPreconditions
 ) -> None:
     await authors.delete(author_id, preconditions)

@@ -2,24 +2,27 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from app.cached_responses import cached
-from app.dependencies import Books, EditableBooks, Editor, Id, Once, Preconditions
-from app.etag import etag_of
-from app.routing import Route, problems, sends
+from app.authentication import Editor
+from app.sample.dependencies import Books
 from app.schemas.book import BookCreate, BookQuery, BookRead, BookUpdate
-from app.schemas.page import Page
+from app.services.cache_tags import tag_of_list
+from chassis.http.cached_responses import cached
+from chassis.http.dependencies import Id, Idempotent, RequestPreconditions
+from chassis.http.openapi import problems, sends
+from chassis.http.routing import Route
+from chassis.schemas.page import Page
 
 router = APIRouter(prefix="/v1/books", tags=["books"], route_class=Route)
 
 
 @router.get("", responses=problems())
-@cached(ttl=60, tags=["books", "author-names"])
+@cached(ttl=60, tags=[tag_of_list])
 async def get_books(query: Annotated[BookQuery, Query()], books: Books) -> Page[BookRead]:
     return await books.page(query)
 
 
 @router.get("/{book_id}", responses=problems(404))
-@cached(ttl=300, tags=["book:{book_id}", "author-names"])
+@cached(ttl=300, tags=["book:{book_id}"])
 async def get_book(book_id: Id, books: Books) -> BookRead:
     return await books.get(book_id)
 
@@ -32,14 +35,13 @@ async def get_book(book_id: Id, books: Books) -> BookRead:
 )
 async def create_book(
     body: BookCreate,
-    books: EditableBooks,
-    once: Once,
-    preconditions: Preconditions,
+    books: Books,
+    idempotent: Idempotent,
+    preconditions: RequestPreconditions,
     response: Response,
 ) -> BookRead:
-    book = await books.create(body, once, preconditions)
+    book = await books.create(body, idempotent, preconditions)
     response.headers["Location"] = f"/v1/books/{book.id}"
-    response.headers["ETag"] = etag_of(book)
     return book
 
 
@@ -49,19 +51,13 @@ async def create_book(
     dependencies=[Editor],
 )
 async def update_book(
-    book_id: Id,
-    body: BookUpdate,
-    books: EditableBooks,
-    preconditions: Preconditions,
-    response: Response,
+    book_id: Id, body: BookUpdate, books: Books, preconditions: RequestPreconditions
 ) -> BookRead:
-    book = await books.update(book_id, body, preconditions)
-    response.headers["ETag"] = etag_of(book)
-    return book
+    return await books.update(book_id, body, preconditions)
 
 
 @router.delete(
     "/{book_id}", status_code=204, responses=problems(401, 403, 404, 412), dependencies=[Editor]
 )
-async def delete_book(book_id: Id, books: EditableBooks, preconditions: Preconditions) -> None:
+async def delete_book(book_id: Id, books: Books, preconditions: RequestPreconditions) -> None:
     await books.delete(book_id, preconditions)

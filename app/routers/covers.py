@@ -1,14 +1,21 @@
+from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import RedirectResponse
 
-from app.body_limit import max_body
-from app.dependencies import Covers, Editor, Id, ImageBody, Preconditions
-from app.images import FORMATS
-from app.routing import Route, limited, problems, sends
+from app.authentication import Editor
+from app.sample.dependencies import Covers
+from app.sample.images import FORMATS
 from app.schemas.cover import CoverRead, Size
+from app.settings import Settings
+from chassis.http.body_limit import max_body
+from chassis.http.dependencies import Id, RequestPreconditions, body_stream
+from chassis.http.openapi import problems, sends
+from chassis.http.routing import Route
+from chassis.limits.route_limits import limited
 
+ImageBody = Annotated[AsyncIterator[bytes], Depends(body_stream(FORMATS))]
 IMAGE = {"type": "string", "format": "binary"}
 IMAGE_BODY = {"required": True, "content": {kind: {"schema": IMAGE} for kind in FORMATS}}
 
@@ -24,9 +31,13 @@ router = APIRouter(prefix="/v1/books/{book_id}/cover", tags=["covers"], route_cl
 async def get_cover(
     book_id: Id, covers: Covers, size: Annotated[Size, Query()] = "medium"
 ) -> RedirectResponse:
-    """Leads to the image, at an address that is good for some minutes."""
+    """Redirects to the image, at a URL that is valid for some minutes."""
     url, etag = await covers.url(book_id, size)
     return RedirectResponse(url, headers={"ETag": etag})
+
+
+def max_image(settings: Settings) -> int:
+    return settings.covers.max_body
 
 
 @router.put(
@@ -35,15 +46,15 @@ async def get_cover(
     dependencies=[Editor],
     openapi_extra={"requestBody": IMAGE_BODY},
 )
-@max_body(lambda settings: settings.covers.max_body)
+@max_body(max_image)
 @limited("writes", cost=5)
 async def put_cover(
     book_id: Id,
     covers: Covers,
     image: ImageBody,
-    preconditions: Preconditions,
+    preconditions: RequestPreconditions,
     response: Response,
 ) -> CoverRead:
-    """Takes the image itself as the body, and keeps its pixels in three sizes."""
+    """The body is the image itself; its pixels are stored in three sizes."""
     cover, response.headers["ETag"] = await covers.put(book_id, image, preconditions)
     return cover

@@ -1,11 +1,13 @@
 from fastapi import APIRouter
 
-from app.cached_responses import cached
-from app.dependencies import Rankings
-from app.routing import Route, limited, problems
+from app.sample.dependencies import Rankings
 from app.schemas.book import Language
-from app.schemas.page import Limit
 from app.schemas.ranking import BookRanking
+from chassis.http.cached_responses import cached
+from chassis.http.openapi import problems
+from chassis.http.routing import Route
+from chassis.limits.route_limits import limited
+from chassis.schemas.page import Limit
 
 router = APIRouter(prefix="/v1/rankings", tags=["rankings"], route_class=Route)
 
@@ -15,7 +17,6 @@ router = APIRouter(prefix="/v1/rankings", tags=["rankings"], route_class=Route)
     ttl=60,
     stale=60,
     ahead=15,
-    tags=["books", "author-names"],
     max_age=60,
     stale_while_revalidate=300,
 )

@@ -2,18 +2,20 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from app.cached_responses import cached
-from app.dependencies import CurrentAccount, EditableReviews, Id, Once, Preconditions, Reviews
-from app.etag import etag_of
-from app.routing import Route, problems, sends
-from app.schemas.page import Page
+from app.authentication import CurrentAccount
+from app.sample.dependencies import Reviews
 from app.schemas.review import ReviewCreate, ReviewQuery, ReviewRead, ReviewUpdate
+from chassis.http.cached_responses import cached
+from chassis.http.dependencies import Id, Idempotent, RequestPreconditions
+from chassis.http.openapi import problems, sends
+from chassis.http.routing import Route
+from chassis.schemas.page import Page
 
 router = APIRouter(prefix="/v1/books/{book_id}/reviews", tags=["reviews"], route_class=Route)
 
 
 @router.get("", responses=problems(404))
-@cached(ttl=60, tags=["reviews:{book_id}", "reviewers"])
+@cached(ttl=60, tags=["reviews:{book_id}"])
 async def get_reviews(
     book_id: Id, query: Annotated[ReviewQuery, Query()], reviews: Reviews
 ) -> Page[ReviewRead]:
@@ -21,7 +23,7 @@ async def get_reviews(
 
 
 @router.get("/{review_id}", responses=problems(404))
-@cached(ttl=60, tags=["reviews:{book_id}", "reviewers"])
+@cached(ttl=60, tags=["reviews:{book_id}"])
 async def get_review(book_id: Id, review_id: Id, reviews: Reviews) -> ReviewRead:
     return await reviews.get(book_id, review_id)
 
@@ -33,14 +35,13 @@ async def create_review(
     book_id: Id,
     body: ReviewCreate,
     account: CurrentAccount,
-    reviews: EditableReviews,
-    once: Once,
-    preconditions: Preconditions,
+    reviews: Reviews,
+    idempotent: Idempotent,
+    preconditions: RequestPreconditions,
     response: Response,
 ) -> ReviewRead:
-    review = await reviews.create(book_id, account.user, body, once, preconditions)
+    review = await reviews.create(book_id, account.user, body, idempotent, preconditions)
     response.headers["Location"] = f"/v1/books/{book_id}/reviews/{review.id}"
-    response.headers["ETag"] = etag_of(review)
     return review
 
 
@@ -50,13 +51,10 @@ async def update_review(
     review_id: Id,
     body: ReviewUpdate,
     account: CurrentAccount,
-    reviews: EditableReviews,
-    preconditions: Preconditions,
-    response: Response,
+    reviews: Reviews,
+    preconditions: RequestPreconditions,
 ) -> ReviewRead:
-    review = await reviews.update(book_id, review_id, account.user, body, preconditions)
-    response.headers["ETag"] = etag_of(review)
-    return review
+    return await reviews.update(book_id, review_id, account.user, body, preconditions)
 
 
 @router.delete("/{review_id}", status_code=204, responses=problems(401, 403, 404, 412))
@@ -64,7 +62,7 @@ async def delete_review(
     book_id: Id,
     review_id: Id,
     account: CurrentAccount,
-    reviews: EditableReviews,
-    preconditions: Preconditions,
+    reviews: Reviews,
+    preconditions: RequestPreconditions,
 ) -> None:
     await reviews.delete(book_id, review_id, account.user, preconditions)

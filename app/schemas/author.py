@@ -1,10 +1,10 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from app.schemas.base import OMITTED, Body, Text
-from app.schemas.page import After, Limit
+from chassis.schemas.fields import OMITTED, Body, Text
+from chassis.schemas.page import After, Limit
 
 AuthorName = Annotated[str, Text(max_length=300), Field(examples=["Ursula K. Le Guin"])]
 
@@ -16,26 +16,10 @@ class AuthorRef(BaseModel):
     name: str = Field(examples=["Mary Shelley"])
 
 
-class AuthorRead(BaseModel):
-    id: int
-    name: str
-    version: int
+class AuthorRead(AuthorRef):
+    version: int = Field(examples=[1])
     created_at: datetime
     updated_at: datetime
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": 12,
-                    "name": "Mary Shelley",
-                    "version": 1,
-                    "created_at": "2026-03-01T09:30:00Z",
-                    "updated_at": "2026-03-01T09:30:00Z",
-                }
-            ]
-        }
-    )
 
 
 class AuthorCreate(Body):

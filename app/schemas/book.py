@@ -1,18 +1,16 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
-from app.isbn import parse_isbn
+from app.sample.isbn import parse_isbn
 from app.schemas.author import AuthorRef
-from app.schemas.base import MAX_ID, OMITTED, Body, Text, Whole
-from app.schemas.page import After, Limit
+from chassis.schemas.fields import OMITTED, Body, Id, Text, Whole
+from chassis.schemas.page import After, Limit
 
 MAX_AUTHORS = 100
 BookSort = Literal["id", "-average_rating", "-ratings_count", "title"]
 
-
-Id = Annotated[int, Field(ge=1, le=MAX_ID)]
 Title = Annotated[str, Text(max_length=500), Field(examples=["Frankenstein"])]
 ISBN13 = Annotated[
     str,
@@ -41,37 +39,17 @@ AuthorIds = Annotated[list[Id], Field(min_length=1, max_length=MAX_AUTHORS, exam
 
 
 class BookRead(BaseModel):
-    id: int
-    title: str
-    isbn13: str | None
-    published_year: int | None
-    language: str | None
+    id: int = Field(examples=[7])
+    title: str = Field(examples=["Frankenstein"])
+    isbn13: str | None = Field(examples=["9780141439471"])
+    published_year: int | None = Field(examples=[1818])
+    language: str | None = Field(examples=["eng"])
     authors: list[AuthorRef]
-    ratings_count: int
-    average_rating: float = Field(description="1 to 5; 0 as long as nobody has rated the book")
-    version: int
+    ratings_count: int = Field(examples=[1204])
+    average_rating: float = Field(description="1 to 5; 0 without ratings", examples=[4.12])
+    version: int = Field(examples=[1])
     created_at: datetime
     updated_at: datetime
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": 7,
-                    "title": "Frankenstein",
-                    "isbn13": "9780141439471",
-                    "published_year": 1818,
-                    "language": "eng",
-                    "authors": [{"id": 12, "name": "Mary Shelley"}],
-                    "ratings_count": 1204,
-                    "average_rating": 4.12,
-                    "version": 1,
-                    "created_at": "2026-03-01T09:30:00Z",
-                    "updated_at": "2026-03-01T09:30:00Z",
-                }
-            ]
-        }
-    )
 
 
 class BookCreate(Body):

@@ -18,6 +18,6 @@ class DashboardRead(BaseModel):
         description="The best books that it has not reviewed"
     )
     unavailable: list[str] = Field(
-        description="Parts that are null, as they could not be had in time",
+        description="Parts that are null, as they failed or took too long",
         examples=[["recommendations"]],
     )

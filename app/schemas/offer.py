@@ -8,8 +8,6 @@ Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", examples=["EUR"])]
 
 
 class SellerOffer(BaseModel):
-    """What sellers answer."""
-
     price: Price
     currency: Currency
     url: HttpUrl
@@ -23,5 +21,6 @@ class OffersRead(BaseModel):
     book_id: int
     offers: list[OfferRead] = Field(description="The cheapest first")
     unavailable: list[str] = Field(
-        description="Sellers that did not answer in time, or with no offer", examples=[["beta"]]
+        description="Sellers that did not respond in time with an offer",
+        examples=[["beta"]],
     )

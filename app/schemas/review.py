@@ -3,8 +3,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from app.schemas.base import OMITTED, Body, Text
-from app.schemas.page import After, Limit
+from chassis.schemas.fields import OMITTED, Body, Text
+from chassis.schemas.page import After, Limit
 
 Rating = Annotated[int, Field(ge=1, le=5, examples=[5])]
 ReviewText = Annotated[

@@ -2,7 +2,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from app.schemas.base import Body
+from chassis.schemas.fields import Body
 
 
 class TokensRead(BaseModel):

@@ -4,8 +4,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
 
-from app import email_address, password_rules
-from app.schemas.base import OMITTED, Body, Text
+from chassis.auth import password_rules
+from chassis.schemas.fields import OMITTED, Body, Text
+from chassis.text import email_address
 
 
 class Role(StrEnum):
@@ -75,7 +76,5 @@ class UserRead(BaseModel):
 
 
 class Account(BaseModel):
-    """Who asks, and in which session."""
-
     session_id: int
     user: UserRead

@@ -7,17 +7,16 @@ from redis.exceptions import RedisError
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.cache import Cache
-from app.database import Sessions
-from app.errors import AppError
 from app.models import Review
 from app.schemas.dashboard import DashboardRead, Recommendation
-from app.schemas.page import MAX_LIMIT
 from app.schemas.review import ReviewRead
 from app.schemas.user import UserRead
 from app.services.offers import OfferService
 from app.services.rankings import RankingService
 from app.services.reviews import ReviewService
+from chassis.errors import AppError
+from chassis.resources import Resources
+from chassis.schemas.page import MAX_LIMIT
 
 LATEST = 5
 RECOMMENDED = 3
@@ -29,12 +28,13 @@ log = logging.getLogger("app.dashboard")
 
 
 class DashboardService:
-    """Parts that know nothing of each other, at once; each has a session of its own."""
+    """Loads independent parts concurrently, each with a session of its own."""
 
-    def __init__(self, sessions: Sessions, cache: Cache, offers: OfferService) -> None:
-        self.sessions = sessions
-        self.cache = cache
-        self.offers = offers
+    def __init__(self, resources: Resources) -> None:
+        self.resources = resources
+        self.sessions = resources["sessions"]
+        self.rankings = RankingService(resources)
+        self.offers = OfferService(resources)
 
     async def of_user(self, user: UserRead) -> DashboardRead:
         latest, recommended = await asyncio.gather(
@@ -51,14 +51,14 @@ class DashboardService:
 
     async def _latest_reviews(self, user_id: int) -> list[ReviewRead]:
         async with self.sessions.read() as session:
-            return await ReviewService(session, self.cache).latest_of(user_id, LATEST)
+            return await ReviewService(session, self.resources).latest_of(user_id, LATEST)
 
     async def _recommendations(self, user_id: int) -> list[Recommendation]:
-        ranking = await RankingService(self.sessions, self.cache).books(MAX_LIMIT)
+        ranking = await self.rankings.books(MAX_LIMIT)
         ids = [ranked.book.id for ranked in ranking.items]
-        known = select(Review.book_id).where(Review.user_id == user_id, Review.book_id.in_(ids))
+        own = select(Review.book_id).where(Review.user_id == user_id, Review.book_id.in_(ids))
         async with self.sessions.read() as session:
-            reviewed = set(await session.scalars(known))
+            reviewed = set(await session.scalars(own))
         best = [ranked.book for ranked in ranking.items if ranked.book.id not in reviewed]
         books = best[:RECOMMENDED]
         offers = await asyncio.gather(*(self.offers.of(book, DEADLINE / 2) for book in books))

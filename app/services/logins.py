@@ -1,27 +1,32 @@
 import secrets
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, delete, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.access_tokens import AccessTokens, Claims
-from app.cache import Cache
-from app.database import Sessions
-from app.errors import Unauthorized
-from app.idempotency import ALWAYS, Once
+from app.logins.networks import has_logged_in, record_network
+from app.logins.password_throttle import PasswordThrottle
+from app.logins.session_limit import end_oldest
 from app.models import RefreshToken, User, UserSession
-from app.models.base import now
-from app.passwords import Passwords
+from app.models.user import new_session_id
 from app.schemas.token import TokensRead
-from app.services.transactions import transaction
-from app.settings import TokenSettings
+from app.schemas.user import Account
+from chassis.auth.access_tokens import Claims
+from chassis.clock import now
+from chassis.database.transactions import retry_on_deadlock
+from chassis.errors import Unauthorized
+from chassis.idempotency.requests import NO_KEY, IdempotentRequest
+from chassis.resources import Resources
 
 REFUSED = "The e-mail address or the password is wrong"
+ENDED = "The refresh token is no longer valid; log in"
 SESSIONS: Any = UserSession.__table__
 TOKENS: Any = RefreshToken.__table__
-ENDED = "The refresh token is not valid any more; log in"
 
 
 class Login(NamedTuple):
@@ -29,158 +34,183 @@ class Login(NamedTuple):
     outdated: bool  # the hash of its password
 
 
-class LoginService:
-    """Sessions, and the tokens they go on with: each refresh token is good once.
+class PasswordChanged(Exception):
+    """The hash that was verified is no longer that of the account."""
 
-    Two tabs of one browser may use it at once: within the overlap after its first use it works
-    again. Whatever changes or ends a session locks its row first and its tokens after that.
+
+class TokenRefused(Exception):
+    """The refresh token ends its session: it has expired, or it was used by two clients, of which
+    one may have stolen it.
     """
 
-    def __init__(
-        self,
-        sessions: Sessions,
-        cache: Cache,
-        passwords: Passwords,
-        tokens: AccessTokens,
-        settings: TokenSettings,
-    ) -> None:
-        self.sessions = sessions
-        self.cache = cache
-        self.passwords = passwords
-        self.tokens = tokens
+    def __init__(self, reason: Literal["expired", "reused"]) -> None:
+        self.reason = reason
+
+
+class LoginService:
+    """Sessions and their refresh tokens, which are good for one use each (token rotation).
+
+    Two tabs of one browser may use a token at once: for TOKENS_REFRESH_OVERLAP after its first use
+    it works again. A change to a session locks its row first and its tokens after that.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self.sessions = resources["sessions"]
+        self.cache = resources["cache"]
+        self.passwords = resources["passwords"]
+        self.tokens = resources["access_tokens"]
+        self.events = resources["security"]
+        settings = resources["settings"].tokens
+        self.max_sessions = settings.max_sessions
         self.ttl = timedelta(seconds=settings.refresh_ttl)
         self.session_ttl = timedelta(seconds=settings.session_ttl)
         self.overlap = timedelta(seconds=settings.refresh_overlap)
 
-    @transaction
-    async def log_in(self, email: str | None, password: str, once: Once = ALWAYS) -> Login:
-        """`email` as `normalize_email` returns it; None stands for what is no address."""
+    @retry_on_deadlock
+    async def log_in(
+        self,
+        email: str | None,
+        password: str,
+        throttle: PasswordThrottle,
+        idempotent: IdempotentRequest = NO_KEY,
+    ) -> Login:
+        """`email` as `normalize_email` returns it; None stands for what is not an address, which
+        has no limit of its own: it opens no account, and could be anything.
+        """
         if email is None:
             await self.passwords.verify(password, None)
-            raise Unauthorized(REFUSED)
-        once = once.owned_by(email)
-        # Between reading a hash and the lock it may have been made anew; a second time is bad luck.
-        login = await self._log_in(email, password, once)
-        login = login or await self._log_in(email, password, once)
-        if login is None:
-            raise Unauthorized(REFUSED)
-        return login
+            raise self._refused()
+        for _ in range(2):  # another login may rehash the password between verifying and locking
+            with suppress(PasswordChanged):
+                return await self._log_in(email, password, throttle, idempotent.owned_by(email))
+        raise self._refused()
 
-    async def _log_in(self, email: str, password: str, once: Once) -> Login | None:
-        """None where the password was changed meanwhile."""
-        found = select(User.id, User.password_hash).where(User.email == email)
+    def _refused(self, account: int | None = None) -> Unauthorized:
+        self.events.record("login_failed", account)
+        return Unauthorized(REFUSED)
+
+    async def _log_in(
+        self, email: str, password: str, throttle: PasswordThrottle, idempotent: IdempotentRequest
+    ) -> Login:
+        columns = (User.id, User.password_hash, has_logged_in(throttle.network))
         async with self.sessions.current() as reading:
-            user = (await reading.execute(found)).first()
-        verified = await self.passwords.verify(password, user and user.password_hash)
+            user = (await reading.execute(select(*columns).where(User.email == email))).first()
+        verified = await throttle.verify(
+            email,
+            password,
+            user and user.password_hash,
+            account=user and user.id,
+            is_known_network=bool(user and user.has_logged_in),
+        )
         if user is None or not verified.matches:
-            raise Unauthorized(REFUSED)
-        same = (User.id == user.id) & (User.password_hash == user.password_hash)
+            raise self._refused(user and user.id)
+        session_id = new_session_id()
         async with self.sessions.write() as session:
-            if (known := await once.known(session, TokensRead)) is not None:
-                return Login(known, outdated=False)
-            if await session.scalar(select(User.id).where(same).with_for_update()) is None:
-                return None
-            values = {"user_id": user.id, "created_at": now()}
-            login: Any = await session.execute(insert(SESSIONS), values)
-            tokens = await self._tokens(session, user.id, login.inserted_primary_key[0])
-            await once.keep(session, tokens)
-            await session.commit()
+            work = partial(self._open, session, user, session_id, throttle.network)
+            tokens, is_new = await idempotent.run(session, TokensRead, work)
+            if not is_new:
+                return Login(tokens, outdated=False)
+            ended = await end_oldest(session, user.id, self.max_sessions, latest=session_id)
+            await self._commit(session, ended)
+        self.events.record("login", user.id, session_id)
+        for each in ended:
+            self.events.record("session_ended", user.id, each, reason="too many")
         return Login(tokens, verified.outdated)
 
-    @transaction
-    async def rehash(self, email: str, password: str) -> None:
-        """Hash it at what that costs now; without it, the next login would."""
-        this = User.email == email
-        async with self.sessions.current() as reading:
-            old = await reading.scalar(select(User.password_hash).where(this))
-        verified = await self.passwords.verify(password, old)
-        if not verified.matches or not verified.outdated:
-            return  # it was changed meanwhile, or another login had it made anew
-        values = {"password_hash": await self.passwords.hash(password)}
-        async with self.sessions.write() as session:
-            same = this & (User.password_hash == old)
-            await session.execute(update(User).where(same).values(values))
-            await session.commit()
+    async def _open(
+        self, session: AsyncSession, user: Row[Any], session_id: int, network: str
+    ) -> TokensRead:
+        same = (User.id == user.id) & (User.password_hash == user.password_hash)
+        if await session.scalar(select(User.id).where(same).with_for_update()) is None:
+            raise PasswordChanged
+        await record_network(session, user.id, network)
+        values = {"id": session_id, "user_id": user.id, "created_at": now()}
+        await session.execute(insert(SESSIONS).values(values))
+        return await self._tokens(session, Claims(user.id, session_id))
 
-    @transaction
-    async def refresh(self, token: str, once: Once = ALWAYS) -> TokensRead:
+    @retry_on_deadlock
+    async def refresh(self, token: str, idempotent: IdempotentRequest = NO_KEY) -> TokensRead:
         digest = _digest(token)
-        this = RefreshToken.digest == digest
-        once = once.owned_by(digest)
         async with self.sessions.write() as session:
-            session_id, user_id, created_at = await self._lock(session, this)
-            if created_at + self.session_ttl < now():
-                await self._end(session, session_id)
-                raise Unauthorized(ENDED)
-            # After the lock: what was kept gives no tokens of a session that has ended since.
-            if (known := await once.known(session, TokensRead)) is not None:
-                return known
-            if not await self._use(session, this):
-                # Nothing else of this is kept, the key of the request least of all.
-                await session.rollback()
-                await self._end(session, session_id)
-                raise Unauthorized(ENDED)
-            tokens = await self._tokens(session, user_id, session_id)
-            await once.keep(session, tokens)
+            login = await self._lock(session, digest)
+            work = partial(self._rotate, session, digest, Claims(login.user_id, login.id))
+            try:
+                if login.created_at + self.session_ttl < now():
+                    raise TokenRefused("expired")
+                # After the lock: a session that has ended gives no recorded tokens.
+                tokens, _ = await idempotent.owned_by(digest).run(session, TokensRead, work)
+            except TokenRefused as refused:
+                await session.rollback()  # the key above all: an error is not recorded
+                await self._end(session, login.user_id, login.id, refused.reason)
+                raise self._ended(login, reused=refused.reason == "reused") from None
             await session.commit()
         return tokens
 
-    async def _lock(
-        self, session: AsyncSession, token: ColumnElement[bool]
-    ) -> Row[int, int, datetime]:
-        """The session of a token, locked, its user and the time of its login. Raises Unauthorized
-        where it has ended.
-        """
-        session_id = await session.scalar(select(RefreshToken.session_id).where(token))
+    async def _lock(self, session: AsyncSession, digest: str) -> Row[int, int, datetime]:
+        """The session of a token, locked. Raises Unauthorized where it has ended."""
+        token = select(RefreshToken.session_id).where(RefreshToken.digest == digest)
+        session_id = await session.scalar(token)
         columns = (UserSession.id, UserSession.user_id, UserSession.created_at)
         own = select(*columns).where(UserSession.id == session_id)
         login = (await session.execute(own.with_for_update())).first()
         if login is None:
-            raise Unauthorized(ENDED)
+            raise self._ended()
         return login
 
-    async def _use(self, session: AsyncSession, token: ColumnElement[bool]) -> bool:
-        """False where it is too old, or was used before: by its owner and by a thief, and nobody
-        can say which of them this is. Raises Unauthorized where it has been deleted meanwhile,
-        as by a change of the password, which does not end its session.
+    def _ended(self, login: Any = None, *, reused: bool = False) -> Unauthorized:
+        ids = () if login is None else (login.user_id, login.id)
+        self.events.record("token_reused" if reused else "refresh_refused", *ids)
+        return Unauthorized(ENDED)
+
+    async def _rotate(self, session: AsyncSession, digest: str, claims: Claims) -> TokensRead:
+        """Use the token, and return new ones. Raises TokenRefused; Unauthorized where it has been
+        deleted, as by a change of the password, which does not end this session.
         """
-        times = select(RefreshToken.expires_at, RefreshToken.used_at).where(token)
+        this = RefreshToken.digest == digest
+        times = select(RefreshToken.expires_at, RefreshToken.used_at).where(this)
         found = (await session.execute(times)).first()
         if found is None:
-            raise Unauthorized(ENDED)
+            raise self._ended()
         if found.expires_at < now():
-            return False
-        if found.used_at is not None:
-            # A host whose clock is ahead of ours may have written it: the age may be negative.
-            return bool(self.overlap) and now() - found.used_at <= self.overlap
-        await session.execute(update(RefreshToken).where(token).values(used_at=now()))
-        return True
+            raise TokenRefused("expired")
+        if found.used_at is None:
+            await session.execute(update(RefreshToken).where(this).values(used_at=now()))
+        # The clock of the host that has written it may be ahead: the age may be negative.
+        elif not self.overlap or now() - found.used_at > self.overlap:
+            raise TokenRefused("reused")
+        return await self._tokens(session, claims)
 
-    @transaction
-    async def log_out(self, session_id: int) -> None:
+    @retry_on_deadlock
+    async def log_out(self, account: Account) -> None:
         async with self.sessions.write() as session:
-            await self._end(session, session_id)
+            await self._end(session, account.user.id, account.session_id, "logout")
 
-    async def _end(self, session: AsyncSession, session_id: int) -> None:
+    async def _end(self, session: AsyncSession, user_id: int, session_id: int, reason: str) -> None:
         await session.execute(delete(UserSession).where(UserSession.id == session_id))
-        async with self.cache.invalidating(f"session:{session_id}"):
+        await self._commit(session, [session_id])
+        self.events.record("session_ended", user_id, session_id, reason=reason)
+
+    async def _commit(self, session: AsyncSession, ended: Sequence[int]) -> None:
+        if not ended:
+            return await session.commit()
+        async with self.cache.invalidating(*(f"session:{session_id}" for session_id in ended)):
             await session.commit()
 
-    async def _tokens(self, session: AsyncSession, user_id: int, session_id: int) -> TokensRead:
+    async def _tokens(self, session: AsyncSession, claims: Claims) -> TokensRead:
         refresh_token = secrets.token_urlsafe(32)
         values = {
             "digest": _digest(refresh_token),
-            "session_id": session_id,
+            "session_id": claims.session_id,
             "expires_at": now() + self.ttl,
         }
         await session.execute(insert(TOKENS), values)
         return TokensRead(
-            access_token=self.tokens.issue(Claims(user_id, session_id)),
+            access_token=self.tokens.issue(claims),
             expires_in=self.tokens.ttl,
             refresh_token=refresh_token,
         )
 
 
 def _digest(token: str) -> str:
-    """What is kept: it needs no salt, as a token is no word that somebody could guess."""
+    """Without salt: a token is random, so its digest cannot be looked up."""
     return sha256(token.encode()).hexdigest()

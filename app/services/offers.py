@@ -3,16 +3,15 @@ import logging
 import time
 from functools import partial
 
-import httpx2
+import httpx2 as httpx
 from pydantic import ValidationError
 
-from app.cache import Cache
-from app.database import Sessions
-from app.errors import NotFound, Unavailable
 from app.schemas.book import BookRead
 from app.schemas.offer import OfferRead, OffersRead, SellerOffer
 from app.services.books import BookService
-from app.settings import OffersSettings
+from app.settings import settings_of
+from chassis.errors import NotFound, Unavailable
+from chassis.resources import Resources
 
 TTL = 30  # s
 GRACE = 0.05  # s
@@ -21,44 +20,45 @@ log = logging.getLogger("app.offers")
 
 
 class OfferService:
-    """Asks all sellers at once: the slowest within its deadline is what a client waits for."""
+    """Requests the offers of all sellers concurrently: a client waits for the slowest, at most
+    OFFERS_DEADLINE.
+    """
 
-    def __init__(
-        self, sessions: Sessions, cache: Cache, http: httpx2.AsyncClient, settings: OffersSettings
-    ) -> None:
-        self.sessions = sessions
-        self.cache = cache
-        self.http = http
+    def __init__(self, resources: Resources) -> None:
+        self.resources = resources
+        self.cache = resources["cache"]
+        self.http = resources["http"]
+        settings = settings_of(resources).offers
         self.sellers = settings.all
         self.deadline = settings.deadline
 
     async def of_book(self, book_id: int) -> OffersRead:
-        # A session of its own, whose connection is back before anybody is asked.
-        async with self.sessions.read() as session:
-            book = await BookService(session, self.cache).get(book_id)
+        # The connection is back in the pool before any seller is asked.
+        async with self.resources["sessions"].read() as session:
+            book = await BookService(session, self.resources).get(book_id)
         return await self.of(book)
 
     async def of(self, book: BookRead, deadline: float | None = None) -> OffersRead:
         """`deadline`: of each seller, s; at most OFFERS_DEADLINE."""
         deadline = min(deadline or self.deadline, self.deadline)
         urls = {seller.name: seller.url_of(book.isbn13, book.id) for seller in self.sellers}
-        asked = [self._ask(name, url, book, deadline) for name, url in urls.items() if url]
-        answers = await asyncio.gather(*asked)
-        offers = [answer for answer in answers if isinstance(answer, OfferRead)]
+        requests = [self._request(name, url, book, deadline) for name, url in urls.items() if url]
+        results = await asyncio.gather(*requests)
+        offers = [result for result in results if isinstance(result, OfferRead)]
         return OffersRead(
             book_id=book.id,
             offers=sorted(offers, key=lambda offer: (offer.currency, offer.price)),
-            unavailable=[answer for answer in answers if isinstance(answer, str)],
+            unavailable=[result for result in results if isinstance(result, str)],
         )
 
-    async def _ask(
+    async def _request(
         self, seller: str, url: str, book: BookRead, deadline: float
     ) -> OfferRead | str | None:
-        """None where there is no offer, and the name of a seller that did not tell."""
+        """None where there is no offer; the name of the seller where it did not respond."""
         ends_at = time.perf_counter() + deadline
         try:
-            # Around the cache, which may wait for another process that asks the same; not before
-            # the client gives up by itself, which is how it learns that a seller hangs.
+            # Around the cache, which may wait for another process with the same request; a little
+            # after the client's own deadline, by which its circuit breaker counts a failure.
             async with asyncio.timeout(deadline + GRACE):
                 offer = await self.cache.get_or_load(
                     f"offer:{seller}:{book.id}",
@@ -70,18 +70,18 @@ class OfferService:
         except NotFound:
             return None
         except (Unavailable, TimeoutError) as error:
-            log.info("%s is unavailable: %s", seller, error or "too late")
+            log.info("%s is unavailable: %s", seller, error or "timeout")
             return seller
         return OfferRead(seller=seller, **offer.model_dump())
 
     async def _load(self, seller: str, url: str, ends_at: float) -> SellerOffer:
         try:
             left = ends_at - time.perf_counter()
-            answer = await self.http.get(url, extensions={"deadline": left})
-            if answer.status_code == 404:
+            response = await self.http.get(url, extensions={"deadline": left})
+            if response.status_code == 404:
                 raise NotFound(f"{seller} has no offer")
-            return SellerOffer.model_validate_json(answer.raise_for_status().content)
-        except httpx2.HTTPError as error:
+            return SellerOffer.model_validate_json(response.raise_for_status().content)
+        except httpx.HTTPError as error:
             raise Unavailable(f"{type(error).__name__}: {error}") from error
         except ValidationError as error:
             raise Unavailable(f"no offer, in {error.error_count()} places") from error

@@ -2,33 +2,37 @@ from functools import partial
 
 from sqlalchemy import func, select
 
-from app.cache import Cache
-from app.database import Sessions
 from app.models import Book
-from app.schemas.page import MAX_LIMIT
 from app.schemas.ranking import BookRanking, RankedBook
-from app.services.books import fold, with_authors
+from app.services.book_queries import fold, with_authors
+from app.settings import settings_of
+from chassis.database.engines import Sessions
+from chassis.resources import Resources
+from chassis.schemas.page import MAX_LIMIT
 
 
 class RankingService:
-    def __init__(self, sessions: Sessions, cache: Cache) -> None:
-        self.sessions = sessions
-        self.cache = cache
+    def __init__(self, resources: Resources) -> None:
+        self.sessions = resources["sessions"]
+        self.cache = resources["cache"]
+        self.ttl = settings_of(resources).rankings.ttl
 
     async def books(self, limit: int, language: str | None = None) -> BookRanking:
         """The best books by Bayesian average.
 
-        Each book is taken to have had, before anybody rated it, as many ratings as the
-        average book has, all of them average: a few enthusiasts do not make a classic.
+        The prior of each book is as many ratings as the average book has, all of them average:
+        a few high ratings alone do not lead the list.
+
+        No write invalidates a ranking, as every review would: it expires by RANKINGS_TTL.
         """
-        # All limits share what is heavy. A session of its own, as nobody may wait for it.
+        # One entry serves every limit. Its load has a session of its own, as it may outlive the
+        # request.
         best = await self.cache.get_or_load(
             f"rankings:{language}",
             BookRanking,
             partial(_best_books, self.sessions, language),
-            ttl=300,
-            ahead=60,
-            tags=["books", "author-names"],
+            ttl=self.ttl,
+            ahead=min(60, self.ttl / 2),
         )
         return BookRanking(items=best.items[:limit])
 

@@ -1,20 +1,24 @@
+from functools import partial
 from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.cache import Cache
-from app.errors import Conflict, Forbidden, NotFound
-from app.etag import etag_of
-from app.idempotency import ALWAYS, Once
-from app.models import Book, Review, User
-from app.schemas.page import Page
+from app.models import Book, BookAuthor, Review, User
 from app.schemas.review import ReviewCreate, ReviewQuery, ReviewRead, ReviewUpdate
 from app.schemas.user import UserRead
-from app.services.keyset import Sort
-from app.services.preconditions import UNCONDITIONAL, Preconditions
-from app.services.transactions import transaction
+from app.services.book_queries import no_book
+from app.services.cache_tags import tags_of_book
+from chassis.database.keyset import Sort
+from chassis.database.transactions import retry_on_deadlock
+from chassis.errors import Conflict, Forbidden, NotFound
+from chassis.http.etag import etag_of
+from chassis.http.preconditions import UNCONDITIONAL, Preconditions
+from chassis.idempotency.requests import NO_KEY, IdempotentRequest
+from chassis.resources import Resources
+from chassis.schemas.fields import differing
+from chassis.schemas.page import Page
 
 REVIEWS: Any = Review.__table__
 SORT = Sort("-id", REVIEWS.c.id, descending=True)
@@ -27,9 +31,9 @@ REVIEW = select(*COLUMNS, User.id.label("user_id"), User.name).join(
 class ReviewService:
     """Writes lock the book first: its figures change in the same transaction, one at a time."""
 
-    def __init__(self, session: AsyncSession, cache: Cache) -> None:
+    def __init__(self, session: AsyncSession, resources: Resources) -> None:
         self.session = session
-        self.cache = cache
+        self.cache = resources["cache"]
 
     async def get(self, book_id: int, review_id: int) -> ReviewRead:
         wanted = REVIEW.where(REVIEWS.c.id == review_id, REVIEWS.c.book_id == book_id)
@@ -44,26 +48,91 @@ class ReviewService:
             wanted = wanted.where(SORT.after()).params(SORT.cursor_params(query.after))
         rows = (await self.session.execute(wanted.limit(query.limit + 1))).all()
         if not rows and await self.session.scalar(_book(book_id)) is None:
-            raise _no_book(book_id)
-        reviews = [_read(row) for row in rows]
-        items = reviews[: query.limit]
-        return Page(items=items, next=SORT.cursor(items[-1]) if items != reviews else None)
+            raise no_book(book_id)
+        return SORT.page([_read(row) for row in rows], query.limit)
 
     async def latest_of(self, user_id: int, limit: int) -> list[ReviewRead]:
         wanted = REVIEW.where(REVIEWS.c.user_id == user_id).order_by(REVIEWS.c.id.desc())
         return [_read(row) for row in await self.session.execute(wanted.limit(limit))]
 
-    @transaction
+    @retry_on_deadlock
     async def create(
         self,
         book_id: int,
         user: UserRead,
         body: ReviewCreate,
-        once: Once = ALWAYS,
+        idempotent: IdempotentRequest = NO_KEY,
         preconditions: Preconditions = UNCONDITIONAL,
     ) -> ReviewRead:
-        if (known := await once.known(self.session, ReviewRead)) is not None:
-            return known
+        work = partial(self._create, book_id, user, body, preconditions)
+        review, is_new = await idempotent.run(self.session, ReviewRead, work)
+        if is_new:
+            tags = await self._tags_of_book(book_id)
+            async with self.cache.invalidating(f"reviews:{book_id}", *tags):
+                await self.session.commit()
+        return review
+
+    @retry_on_deadlock
+    async def update(
+        self,
+        book_id: int,
+        review_id: int,
+        user: UserRead,
+        body: ReviewUpdate,
+        preconditions: Preconditions = UNCONDITIONAL,
+    ) -> ReviewRead:
+        review = await self._lock(book_id, review_id, user, preconditions)
+        if not (changes := differing(review, body.model_dump(exclude_unset=True))):
+            return await self.get(book_id, review_id)
+        difference = changes.get("rating", review.rating) - review.rating
+        for name, value in changes.items():
+            setattr(review, name, value)
+        review.version += 1
+        tags: set[str] = set()
+        if difference:
+            await self._add_rating(book_id, difference)
+            tags = await self._tags_of_book(book_id)
+        await self.session.flush()
+        stored = await self.get(book_id, review_id)
+        async with self.cache.invalidating(f"reviews:{book_id}", *tags):
+            await self.session.commit()
+        return stored
+
+    @retry_on_deadlock
+    async def delete(
+        self,
+        book_id: int,
+        review_id: int,
+        user: UserRead,
+        preconditions: Preconditions = UNCONDITIONAL,
+    ) -> None:
+        review = await self._lock(book_id, review_id, user, preconditions)
+        await self.session.delete(review)
+        await self._add_rating(book_id, -review.rating, count=-1)
+        tags = await self._tags_of_book(book_id)
+        async with self.cache.invalidating(f"reviews:{book_id}", *tags):
+            await self.session.commit()
+
+    async def _lock_book(self, book_id: int) -> None:
+        if await self.session.scalar(_book(book_id).with_for_update()) is None:
+            raise no_book(book_id)
+
+    async def _lock(
+        self, book_id: int, review_id: int, user: UserRead, preconditions: Preconditions
+    ) -> Review:
+        await self._lock_book(book_id)
+        review = await self.session.get(Review, review_id)
+        if review is None or review.book_id != book_id:
+            raise _no_review(book_id, review_id)
+        if review.user_id != user.id:
+            raise Forbidden("This is the review of another account")
+        if preconditions:
+            preconditions.check(etag_of(await self.get(book_id, review_id)))
+        return review
+
+    async def _create(
+        self, book_id: int, user: UserRead, body: ReviewCreate, preconditions: Preconditions
+    ) -> ReviewRead:
         await self._lock_book(book_id)
         if preconditions:
             preconditions.check(etag_of(await self.page(book_id, ReviewQuery())))
@@ -73,63 +142,13 @@ class ReviewService:
             await self.session.flush()
         except IntegrityError as error:
             raise Conflict(f"You have reviewed book {book_id} already; change that") from error
-        await self._count(book_id, count=1, total=body.rating)
-        return await self._commit(review, once)
+        await self._add_rating(book_id, body.rating, count=1)
+        return await self.get(book_id, review.id)
 
-    @transaction
-    async def update(
-        self,
-        book_id: int,
-        review_id: int,
-        user: UserRead,
-        body: ReviewUpdate,
-        preconditions: Preconditions = UNCONDITIONAL,
-    ) -> ReviewRead:
-        review = await self._lock(book_id, review_id, user)
-        if preconditions:
-            preconditions.check(etag_of(await self.get(book_id, review_id)))
-        before = review.rating
-        for name, value in body.model_dump(exclude_unset=True).items():
-            setattr(review, name, value)
-        review.version += 1
-        await self._count(book_id, count=0, total=review.rating - before)
-        return await self._commit(review)
-
-    @transaction
-    async def delete(
-        self,
-        book_id: int,
-        review_id: int,
-        user: UserRead,
-        preconditions: Preconditions = UNCONDITIONAL,
-    ) -> None:
-        review = await self._lock(book_id, review_id, user)
-        if preconditions:
-            preconditions.check(etag_of(await self.get(book_id, review_id)))
-        await self.session.delete(review)
-        await self._count(book_id, count=-1, total=-review.rating)
-        async with self.cache.invalidating(*_tags(book_id)):
-            await self.session.commit()
-
-    async def _lock_book(self, book_id: int) -> None:
-        if await self.session.scalar(_book(book_id).with_for_update()) is None:
-            raise _no_book(book_id)
-
-    async def _lock(self, book_id: int, review_id: int, user: UserRead) -> Review:
-        await self._lock_book(book_id)
-        review = await self.session.get(Review, review_id)
-        if review is None or review.book_id != book_id:
-            raise _no_review(book_id, review_id)
-        if review.user_id != user.id:
-            raise Forbidden("This is the review of somebody else")
-        return review
-
-    async def _count(self, book_id: int, count: int, total: int) -> None:
-        if not count and not total:
-            return
+    async def _add_rating(self, book_id: int, rating: int, count: int = 0) -> None:
         figures = {
             Book.ratings_count: Book.ratings_count + count,
-            Book.ratings_sum: Book.ratings_sum + total,
+            Book.ratings_sum: Book.ratings_sum + rating,
             Book.version: Book.version + 1,
         }
         await self.session.execute(
@@ -139,25 +158,14 @@ class ReviewService:
             .execution_options(synchronize_session=False)
         )
 
-    async def _commit(self, review: Review, once: Once = ALWAYS) -> ReviewRead:
-        await self.session.flush()
-        read = await self.get(review.book_id, review.id)
-        await once.keep(self.session, read)
-        async with self.cache.invalidating(*_tags(read.book_id)):
-            await self.session.commit()
-        return read
+    async def _tags_of_book(self, book_id: int) -> set[str]:
+        links = select(Book.language, BookAuthor.author_id).outerjoin(BookAuthor)
+        rows = (await self.session.execute(links.where(Book.id == book_id))).all()
+        return tags_of_book(book_id, rows[0].language, [row.author_id for row in rows])
 
 
 def _book(book_id: int) -> Any:
     return select(Book.id).where(Book.id == book_id)
-
-
-def _tags(book_id: int) -> list[str]:
-    return ["books", f"book:{book_id}", f"reviews:{book_id}"]
-
-
-def _no_book(book_id: int) -> NotFound:
-    return NotFound(f"Book {book_id} does not exist")
 
 
 def _no_review(book_id: int, review_id: int) -> NotFound:

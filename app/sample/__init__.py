@@ -1,0 +1,1 @@
+"""The sample's own tools: imports, ISBNs, images, booksellers."""

@@ -1,0 +1,118 @@
+"""Deletes rows that have expired, which have had no effect since."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Select, bindparam, delete, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.models import RefreshToken, UserSession
+from chassis.clock import now
+from chassis.database.transactions import retry_on_deadlock
+from chassis.idempotency.model import IdempotencyRecord
+from chassis.resources import Resources
+
+BATCH = 200  # rows of a transaction, which holds its locks for about 10 ms
+PAUSE = 2  # times the duration of a batch: cleaning takes a third of the database's time, at most
+
+RECORDS: Any = IdempotencyRecord.__table__
+SESSIONS: Any = UserSession.__table__
+TOKENS: Any = RefreshToken.__table__
+DELETE_RECORD = delete(RECORDS).where(RECORDS.c.digest == bindparam("id"))
+DELETE_TOKEN = delete(TOKENS).where(TOKENS.c.digest == bindparam("id"))
+DELETE_SESSION = delete(SESSIONS).where(SESSIONS.c.id == bindparam("id"))
+
+
+class RetentionService:
+    """Deletes in batches, of each table in turn, each batch in a transaction of its own.
+
+    A batch skips rows that are locked, and deletes by primary key: a DELETE with a condition may
+    read the whole table, and wait for locks of rows that it does not delete.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self.sessions = resources["sessions"]
+        self.session_ttl = timedelta(seconds=resources["settings"].tokens.session_ttl)
+
+    async def clean(self, seconds: float = 40) -> None:
+        """At least a batch of each table, then more while there are expired rows and time is left.
+
+        If a table fails, the others are still cleaned; then it raises the first error.
+        """
+        ends_at = time.monotonic() + seconds
+        tables = [self._clean_records, self._clean_tokens, self._clean_old_sessions]
+        errors: list[SQLAlchemyError] = []
+        while tables:
+            for clean_batch in [*tables]:
+                start = time.monotonic()
+                try:
+                    is_last = await clean_batch() < BATCH
+                except SQLAlchemyError as error:
+                    errors.append(error)
+                    is_last = True
+                if is_last:
+                    tables.remove(clean_batch)
+                await asyncio.sleep(PAUSE * (time.monotonic() - start))
+            if time.monotonic() >= ends_at:
+                break
+        if errors:
+            raise errors[0]
+
+    @retry_on_deadlock
+    async def _clean_records(self) -> int:
+        expired = select(RECORDS.c.digest).where(RECORDS.c.expires_at < now())
+        async with self.sessions.write() as session:
+            digests = await _lock(session, expired.order_by(RECORDS.c.expires_at))
+            await _delete(session, DELETE_RECORD, digests)
+            await session.commit()
+        return len(digests)
+
+    @retry_on_deadlock
+    async def _clean_tokens(self) -> int:
+        """And the sessions without any other, which cannot be refreshed."""
+        columns = (TOKENS.c.digest, TOKENS.c.session_id)
+        expired = select(*columns).where(TOKENS.c.expires_at < now())
+        async with self.sessions.write() as session:
+            limited = expired.order_by(TOKENS.c.expires_at).limit(BATCH)
+            tokens = (await session.execute(limited.with_for_update(skip_locked=True))).all()
+            await _delete(session, DELETE_TOKEN, [token.digest for token in tokens])
+            await self._end_sessions(session, {token.session_id for token in tokens})
+            await session.commit()
+        return len(tokens)
+
+    async def _end_sessions(self, session: AsyncSession, ids: set[int]) -> None:
+        """Those without tokens. A locked one is in use, or is being ended."""
+        locked = await _lock(session, select(SESSIONS.c.id).where(SESSIONS.c.id.in_(ids)))
+        of_them = TOKENS.c.session_id.in_(locked)
+        alive = set(await session.scalars(select(TOKENS.c.session_id).where(of_them).distinct()))
+        await _delete(session, DELETE_SESSION, [id for id in locked if id not in alive])
+
+    @retry_on_deadlock
+    async def _clean_old_sessions(self) -> int:
+        """Older than TOKENS_SESSION_TTL, and those without tokens (after a new password)."""
+        old = select(SESSIONS.c.id).where(SESSIONS.c.created_at < now() - self.session_ttl)
+        async with self.sessions.write() as session:
+            ids = await _lock(session, old.order_by(SESSIONS.c.created_at))
+            own = select(TOKENS.c.digest).where(TOKENS.c.session_id.in_(ids))
+            digests = await _lock(session, own)
+            await _delete(session, DELETE_TOKEN, digests)
+            if len(digests) < BATCH:  # else there may be more
+                await _delete(session, DELETE_SESSION, ids)
+            await session.commit()
+        return max(len(ids), len(digests))
+
+
+async def _lock(session: AsyncSession, rows: Select[Any]) -> Sequence[Any]:
+    """The keys of a batch of these rows, locked, without those that are locked already."""
+    limited = rows.limit(BATCH).with_for_update(skip_locked=True)
+    return (await session.scalars(limited)).all()
+
+
+async def _delete(session: AsyncSession, statement: Any, ids: Sequence[Any]) -> None:
+    if ids:
+        connection = await session.connection()
+        await connection.execute(statement, [{"id": id} for id in ids])

@@ -1,0 +1,1 @@
+"""`make bench-growth`: how the cost of a request grows with what there is more of."""

@@ -1,0 +1,1 @@
+"""`make load`: users with pauses between their requests, in stages, by locust."""

@@ -1,0 +1,1 @@
+"""Authentication: passwords and their hashes, access tokens, security events."""

@@ -1,0 +1,11 @@
+from prometheus_client import CollectorRegistry, Counter
+
+
+class SecurityMetrics:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.security_events = Counter(
+            "security_events_total",
+            "Security events of accounts, passwords, sessions and roles",
+            ["event"],
+            registry=registry,
+        )

@@ -1,0 +1,1 @@
+"""Engines, sessions, transactions, timing, replicas, keyset pages."""

@@ -1,0 +1,1 @@
+"""`python -m app serve`: the service with private servers of its own; not for production."""

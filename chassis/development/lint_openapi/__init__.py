@@ -1,0 +1,1 @@
+"""What of the OpenAPI document has changed since a commit, and would break its clients."""

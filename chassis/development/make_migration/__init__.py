@@ -1,0 +1,1 @@
+"""`python -m app make-migration`: what has changed in the models, as a migration."""

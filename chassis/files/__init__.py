@@ -1,0 +1,1 @@
+"""Files: temporary files of uploads, storage in a folder or a bucket, and signed URLs."""

@@ -1,0 +1,1 @@
+"""Middleware, routes, bodies, cached responses, preconditions and the OpenAPI document."""

@@ -1,0 +1,1 @@
+"""POST requests with an `Idempotency-Key`, and the responses that are kept for them."""

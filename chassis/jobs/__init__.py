@@ -1,0 +1,1 @@
+"""How a job gets from a transaction to a worker: the outbox, a table of the database."""

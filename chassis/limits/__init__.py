@@ -1,0 +1,1 @@
+"""Rate limits, load shedding, and limits for request bodies that are being received."""

@@ -1,0 +1,1 @@
+"""Mail: templates, SMTP, and refusals of mail servers."""

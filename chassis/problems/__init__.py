@@ -1,0 +1,1 @@
+"""Errors as responses: RFC 9457 problems, of bounded size."""

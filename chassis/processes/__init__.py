@@ -1,0 +1,1 @@
+"""Work that needs a CPU, in processes of its own."""

@@ -1,0 +1,1 @@
+"""The clients of one worker for a server of the Redis protocol: pooled and shared."""

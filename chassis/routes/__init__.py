@@ -1,0 +1,1 @@
+"""Routes outside the API: health, metrics and the documentation page."""

@@ -1,0 +1,1 @@
+"""Building blocks of request and response schemas: strict bodies, texts, pages."""

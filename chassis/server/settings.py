@@ -1,0 +1,30 @@
+from pydantic import BaseModel, Field
+
+from chassis.settings.cpus import available_cpus
+from chassis.settings.types import Count, Seconds
+
+
+class WebSettings(BaseModel):
+    concurrency: int = Field(default_factory=available_cpus, ge=1, description="Worker processes")
+    replicas: int = Field(1, ge=1, description="Copies of this service that share the database")
+    timeout: int = Field(
+        30, ge=1, description="Time without a heartbeat after which a worker is replaced, s"
+    )
+    graceful_timeout: int = Field(
+        30, ge=6, description="Time for running requests to finish at a stop, s"
+    )
+    keepalive: int = Field(75, ge=1, description="Idle time after which a connection is closed, s")
+    header_timeout: Seconds = Field(
+        15, description="Timeout for the headers, from the connect or the request's first byte, s"
+    )
+    write_timeout: Seconds = Field(
+        15, description="Time in which a client must read 16 KiB of its response, or the rest, s"
+    )
+    max_connections: int = Field(
+        5000, ge=1, description="Connections per worker; further ones are closed at once"
+    )
+    max_requests: Count = Field(
+        50_000, description="Requests after which a worker is replaced; 0: never"
+    )
+    max_requests_jitter: Count = Field(5_000, description="Largest random addition to that")
+    docs: bool = Field(True, description="Serve `/docs` and `/openapi.json`")

@@ -1,0 +1,1 @@
+"""Small additions to asyncio: background tasks, timeouts, single flight, backoff."""

@@ -1,0 +1,1 @@
+"""Text: its normal form, words for full-text search, e-mail addresses."""

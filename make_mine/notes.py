@@ -1,0 +1,38 @@
+"""The resource that is left as a pattern: what `make resource NAME=note` writes."""
+
+from pathlib import Path
+
+from make_mine.checkout import Files
+from make_mine.errors import Refused
+
+FOLDER = Path(__file__).parent / "notes"
+LOOK_AROUND = Path(__file__).with_name("look_around.md").read_text("utf-8")
+WIRING = {
+    "README.md": {"## Look around\n": LOOK_AROUND},
+    "app/models/__init__.py": {
+        "from app.models.user": "from app.models.note import Note\nfrom app.models.user",
+    },
+    "app/dependencies.py": {
+        "from app.services.users": "from app.services.notes import NoteService\n"
+        "from app.services.users",
+        "import on_resources\n": "import on_resources, on_session\n",
+        "Logins = Annotated[LoginService, Depends(on_resources(LoginService))]\n": "Logins = "
+        "Annotated[LoginService, Depends(on_resources(LoginService))]\n"
+        "Notes = Annotated[NoteService, Depends(on_session(NoteService))]\n",
+    },
+    "app/main.py": {
+        "import tokens, users\n": "import notes, tokens, users\n",
+        "users, tokens]\n": "users, tokens, notes]\n",
+    },
+    "benchmarks/schemathesis.toml": {'"none"]': '"none", "get_notes"]'},
+}
+
+
+def add_notes(files: Files) -> None:
+    for path in (each for each in FOLDER.rglob("*") if each.suffix in (".py", ".json")):
+        files[path.relative_to(FOLDER).as_posix()] = path.read_text("utf-8")
+    for name, edits in WIRING.items():
+        for old, new in edits.items():
+            if files[name].count(old) != 1:
+                raise Refused(f"{name} has no place for notes: {old!r} should stand there once")
+            files[name] = files[name].replace(old, new)

@@ -1,0 +1,81 @@
+import asyncio
+from functools import partial
+from pathlib import Path
+
+import pytest
+from sqlalchemy import inspect, text
+
+from chassis.database.engines import create_engine
+from chassis.database.settings import DatabaseSettings
+from chassis.migrations import schema
+from chassis.migrations.revision import read_migrations
+from tests.command import run
+from tests.conftest import migrate
+from tests.purchases.model import OwnBase
+
+
+@pytest.mark.parametrize("empty_database", ["sqlite", "mariadb"], indirect=True)
+async def test_migrations_go_up_and_down_and_match_the_models(empty_database: str):
+    engine = create_engine(DatabaseSettings(url=empty_database), "maintenance")
+
+    async def tables() -> set[str]:
+        async with engine.connect() as connection:
+            return set(await connection.run_sync(lambda c: inspect(c).get_table_names()))
+
+    await schema.migrate(engine, "base")
+    async with engine.begin() as connection:
+        await connection.run_sync(OwnBase.metadata.drop_all)  # those of the tests
+    empty = await tables()
+    await schema.migrate(engine)
+    full = await tables()
+    await schema.check(engine)
+    await schema.migrate(engine, "base")
+    emptied = await tables()
+    await migrate(empty_database)
+
+    assert await schema.current_revision(engine) == read_migrations().newest
+    assert {"users", "user_sessions", "outbox", "cache_epoch"} <= full
+    assert empty - {"alembic_version"} == emptied - {"alembic_version"} == set()
+    await engine.dispose()
+
+
+async def test_two_migrations_at_once_do_not_collide(empty_database: str, tmp_path: Path):
+    engine = create_engine(DatabaseSettings(url=empty_database), "maintenance")
+    await schema.migrate(engine, "base")
+    variables = {"DATABASE_URL": empty_database, "REDIS_URL": "redis://127.0.0.1"}
+
+    migration = partial(run, tmp_path, "migrate", **variables)
+    results = await asyncio.gather(*(asyncio.to_thread(migration) for _ in range(2)))
+
+    assert [(code, errors) for code, _, errors in results] == 2 * [(0, "")]
+    assert await schema.current_revision(engine) == read_migrations().newest
+    await engine.dispose()
+
+
+async def test_schema_of_newer_code_is_refused_unless_it_is_allowed(
+    empty_database: str, tmp_path: Path
+):
+    variables = {"DATABASE_URL": empty_database, "REDIS_URL": "redis://127.0.0.1"}
+    engine = create_engine(DatabaseSettings(url=empty_database), "maintenance")
+    needed = read_migrations().newest
+    await schema.migrate(engine)
+
+    async def set_revision(revision: str | None) -> None:
+        async with engine.begin() as connection:
+            update = text("UPDATE alembic_version SET version_num = :revision")
+            await connection.execute(update, {"revision": revision})
+
+    await set_revision("9999")
+    by_hand = run(tmp_path, "migrate", **variables)
+    allowed = run(tmp_path, "migrate", "--allow-newer", **variables)
+    left = await schema.current_revision(engine)
+    await set_revision(needed)
+    await schema.migrate(engine, "-1")
+    older = run(tmp_path, "migrate", "--allow-newer", **variables)
+    await engine.dispose()
+
+    assert (by_hand[0], left) == (1, "9999")
+    assert "the database is ahead of this code, or not ours" in by_hand[2]
+    assert allowed == (0, "Schema: 9999, newer than this code needs; left as it is\n", "")
+    assert older[0] == 0
+    assert older[1].endswith(f" -> {needed}\n")

@@ -1,5 +1,7 @@
 """The groups of settings of the sample."""
 
+from functools import cached_property
+
 from pydantic import BaseModel, Field
 
 from app.sample.sellers import Seller, SellerUrls, read_sellers
@@ -23,6 +25,6 @@ class OffersSettings(BaseModel):
     )
     deadline: Seconds = Field(0.8, description="Timeout for each seller, s")
 
-    @property
+    @cached_property
     def all(self) -> list[Seller]:
         return read_sellers(self.sellers)

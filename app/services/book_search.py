@@ -3,12 +3,16 @@
 A full-text index has no order but its own: it collects all books that match, which are then read
 and sorted. That is right for rare words. Of frequent ones a page is found sooner by a *walk*: books
 are read in the order of the page, and their words looked at, until enough of them match. A walk
-ends after a number of rows, so the size of the table does not matter. See docs/performance.md.
+ends after a number of rows, so the size of the table does not matter. What share of the rows had
+matched is remembered, so that the next search for the same knows how far to walk, or not to. See
+docs/performance.md.
 """
 
+import time
+from collections import OrderedDict
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,6 +30,45 @@ MARGIN = 2  # a further walk is so many times as long as it is likely to have to
 # A match of the full-text index costs as much as so many rows of a walk: 3 to 5 by most sorts, 10
 # by id, and more if a word of several has matches of its own.
 MATCH_COST = 20
+REMEMBERED = 600  # s; how long a share of matches is relied on
+MAX_REMEMBERED = 10_000  # searches
+
+
+class Matches(NamedTuple):
+    """How many of the rows that a walk has read did match."""
+
+    found: int
+    rows: int
+    table: int  # rows in all
+
+    def rows_for(self, missing: int, longest: int) -> int:
+        """How many rows to walk for so many books; 0 if the index is likely to be faster."""
+        if not self.found:
+            return 0
+        likely = missing * self.rows // self.found
+        if likely > min(self.table * self.found // self.rows * MATCH_COST, longest):
+            return 0
+        return min(max(likely * MARGIN, FIRST_WALK), longest)
+
+
+class MatchMemory:
+    """What the last walks of searches have found, in this process; a wrong one only costs time."""
+
+    def __init__(self) -> None:
+        self._matches: OrderedDict[int, tuple[Matches, float]] = OrderedDict()
+
+    def get(self, key: int) -> Matches | None:
+        matches, until = self._matches.get(key, (None, 0.0))
+        return matches if time.monotonic() < until else None
+
+    def put(self, key: int, matches: Matches) -> None:
+        self._matches[key] = (matches, time.monotonic() + REMEMBERED)
+        self._matches.move_to_end(key)
+        if len(self._matches) > MAX_REMEMBERED:
+            self._matches.popitem(last=False)
+
+
+memory = MatchMemory()
 
 
 async def search(
@@ -50,7 +93,10 @@ async def _walk_first(
     """None where walks have not found enough, and the index is likely to do so sooner."""
     sort, limit = SORTS[sort_name], parameters["limit"]
     books: list[BookRead] = []
-    walked, rows = 0, FIRST_WALK
+    # Of first pages: where others begin, words may be rare or frequent.
+    key = None if "after" in parameters else _key(sort_name, parameters)
+    known = None if key is None else memory.get(key)
+    walked, rows = 0, known.rows_for(limit, LONGEST_WALK) if known else FIRST_WALK
     while rows:
         walk = {**parameters, "limit": limit - len(books), "skipped": rows - 1}
         end = await read_rows(session, _end(sort_name, "after_value" in walk), walk)
@@ -59,22 +105,20 @@ async def _walk_first(
             walk |= sort.until_params(position)
         books += fold(await read_rows(session, _walk(sort_name, frozenset(walk)), walk))
         if not end or len(books) == limit:
-            return books
+            return books  # before its end: how many rows were read is not known
         parameters = {**parameters, **sort.after_params(position)}
         walked += rows
-        rows = _further_rows(walked, len(books), limit, largest_id)
+        matches = Matches(len(books), walked, largest_id)
+        if key is not None:
+            memory.put(key, matches)
+        rows = matches.rows_for(limit - len(books), LONGEST_WALK - walked)
     return None
 
 
-def _further_rows(walked: int, found: int, limit: int, table: int) -> int:
-    """How many rows to walk next; 0 if the index is likely to need less time."""
-    if not found:
-        return 0
-    likely = (limit - found) * walked // found
-    matches = table * found // walked
-    if likely > min(matches * MATCH_COST, LONGEST_WALK - walked):
-        return 0
-    return min(max(likely * MARGIN, FIRST_WALK), LONGEST_WALK - walked)
+def _key(sort_name: str, parameters: Mapping[str, Any]) -> int:
+    """A hash, as the length of phrases is up to clients."""
+    same = {name: value for name, value in parameters.items() if name not in ("q", "limit")}
+    return hash((sort_name, *sorted(same.items())))
 
 
 @cache

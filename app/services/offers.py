@@ -12,6 +12,7 @@ from app.services.books import BookService
 from app.settings import settings_of
 from chassis.errors import NotFound, Unavailable
 from chassis.resources import Resources
+from chassis.tasks.timeout import Timeout
 
 TTL = 30  # s
 GRACE = 0.05  # s
@@ -59,7 +60,7 @@ class OfferService:
         try:
             # Around the cache, which may wait for another process with the same request; a little
             # after the client's own deadline, by which its circuit breaker counts a failure.
-            async with asyncio.timeout(deadline + GRACE):
+            with Timeout(deadline + GRACE):
                 offer = await self.cache.get_or_load(
                     f"offer:{seller}:{book.id}",
                     SellerOffer,
@@ -72,7 +73,7 @@ class OfferService:
         except (Unavailable, TimeoutError) as error:
             log.info("%s is unavailable: %s", seller, error or "timeout")
             return seller
-        return OfferRead(seller=seller, **offer.model_dump())
+        return OfferRead.model_construct(seller=seller, **vars(offer))
 
     async def _load(self, seller: str, url: str, ends_at: float) -> SellerOffer:
         try:

@@ -1,4 +1,3 @@
-import asyncio
 import random
 import ssl
 import time
@@ -12,6 +11,7 @@ import httpx2 as httpx
 from opentelemetry.propagate import inject
 
 from chassis.request_context import current_request
+from chassis.tasks.timeout import Timeout
 from chassis.telemetry.metrics import Metrics
 from chassis.telemetry.tracing import Tracing
 from chassis.upstream.circuit_breaker import CircuitBreaker
@@ -80,7 +80,7 @@ class LimitedTransport(httpx.AsyncBaseTransport):
         try:
             with self.tracing.http(request.method, host.name):
                 _propagate_ids(request)
-                async with asyncio.timeout(deadline.remaining):
+                with Timeout(deadline.remaining):
                     response = await self.connections.exchange(request)
             result = f"{response.status_code // 100}xx"
         except TimeoutError:

@@ -49,7 +49,7 @@ class Connections:
         """The response with its body. Raises httpx.TransportError."""
         timeouts = request.extensions["timeout"]
         try:
-            async with asyncio.timeout(timeouts["pool"]):
+            async with asyncio.timeout(timeouts["pool"] if self._free.locked() else None):
                 await self._free.acquire()
         except TimeoutError:
             raise httpx.PoolTimeout("All connections are in use", request=request) from None

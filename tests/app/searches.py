@@ -14,10 +14,18 @@ def walks(first: int, longest: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(book_search, "FIRST_WALK", first)
         patch.setattr(book_search, "LONGEST_WALK", longest)
-        yield
+        with nothing_remembered():
+            yield
 
 
 @contextmanager
 def index_only() -> Iterator[None]:
     with walks(0, 0):
+        yield
+
+
+@contextmanager
+def nothing_remembered() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(book_search, "memory", book_search.MatchMemory())
         yield

@@ -10,6 +10,7 @@ from sqlalchemy import insert, text
 
 from app.models import Author, Book, BookAuthor
 from app.models.full_text import search_words
+from app.services import book_search
 from app.services.book_pages import SORTS
 from app.services.book_search import FIRST_WALK
 from chassis.resources import Resources
@@ -151,6 +152,62 @@ async def test_rare_word_is_left_to_the_index_after_one_walk(
 
     assert response.json() == {"items": [], "next": None}
     assert ["MATCH" in each.statement for each in statements] == [False, False, True]
+
+
+async def test_repeated_search_walks_as_far_as_the_last_one_had_to(
+    uncached: Catalogue, resources: Resources
+):
+    await add_books(resources)
+    params: dict[str, Any] = {"q": "river of", "limit": 10}
+
+    with walks(30, COUNT), recorded(resources["sessions"]) as statements:
+        pages = [(await uncached.client.get("/v1/books", params=params)).json()["items"]]
+        first = len(statements)
+        pages += [(await uncached.client.get("/v1/books", params=params)).json()["items"]]
+
+    assert len(pages[0]) == 10
+    assert pages[0] == pages[1]
+    assert (first, len(statements)) == (4, 6)
+
+
+@pytest.mark.parametrize(("seconds", "again"), [(600, [True]), (0, [False, False, True])])
+async def test_repeated_search_for_a_rare_word_asks_the_index_at_once_for_a_while(
+    uncached: Catalogue,
+    resources: Resources,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: int,
+    again: list[bool],
+):
+    monkeypatch.setattr(book_search, "REMEMBERED", seconds)
+    await add_books(resources)
+
+    with walks(30, COUNT), recorded(resources["sessions"]) as statements:
+        for _ in range(2):
+            await uncached.client.get("/v1/books", params={"q": "nowhere"})
+
+    asked = ["MATCH" in each.statement for each in statements]
+    assert asked == [False, False, True, *again]
+
+
+async def test_later_page_is_walked_for_where_the_first_was_asked_of_the_index(
+    uncached: Catalogue, resources: Resources
+):
+    """Words that are rare where a list begins may be frequent further on, as in titles."""
+    await add_books(resources)
+    rows = [
+        {"title": "zebra", "ratings_count": 0, "ratings_sum": 0, **search_words("zebra", [])}
+        for _ in range(20)
+    ]
+    async with resources["sessions"].write() as session:
+        await session.execute(insert(Book), rows)
+        await session.commit()
+
+    with walks(30, COUNT):
+        page = (await uncached.client.get("/v1/books?q=zebra&limit=10")).json()
+        with recorded(resources["sessions"]) as statements:
+            await uncached.client.get(f"/v1/books?q=zebra&limit=5&after={page['next']}")
+
+    assert ["MATCH" in each.statement for each in statements] == [False, False]
 
 
 async def test_words_of_an_authors_books_are_not_looked_up_in_the_index(

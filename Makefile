@@ -6,11 +6,11 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	&& echo $$python && break; done)
 BIN := .venv/bin
 
-# AGAIN=yes, as in CI: what failed runs once more, alone, because a machine that others use can keep a process waiting
-# for seconds. Both results are shown, and what fails twice fails.
+# AGAIN=yes, as in CI: files with a failure run once more, alone, because a machine that others use can keep a process
+# waiting for seconds. Both results are shown, and a file that fails twice fails.
 pytest = $(BIN)/python -m pytest $(1)$(if $(filter yes,$(AGAIN)), || { test $$? = 1 \
-	&& echo "Once more and alone: what failed" \
-	&& $(BIN)/python -m pytest $(1) -n 0 --dist no --last-failed --last-failed-no-failures none; })
+	&& echo "Once more and alone: the files of what failed" \
+	&& $(BIN)/python -m pytest $(1) -n 0 --dist no --failed-files; })
 
 .DEFAULT_GOAL := help
 .PHONY: help run dev mail test drill test-browser fuzz lint openapi client test-client format \

@@ -72,6 +72,17 @@ servers_key = pytest.StashKey[Servers]()
 stack = ExitStack()  # of what this process has started, and stops
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--failed-files", action="store_true", help="only files of what failed last")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--failed-files"):
+        # Whole ones: tests of a stack follow each other as operators would go on.
+        failed = {id.partition("::")[0] for id in config.cache.get("cache/lastfailed", {})}
+        items[:] = [item for item in items if item.nodeid.partition("::")[0] in failed]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for name in [*os.environ]:
         # What a developer has set for his service is not for the tests.

@@ -114,7 +114,7 @@ async def minute(
     async with (
         running(folder / "log", **variables) as service,
         job_worker(folder / "jobs.log", **environment | to_see),
-        asyncio.timeout(200),
+        asyncio.timeout(600),  # ends what hangs
     ):
         with scraping(service.url.removeprefix("http://"), jobs, folder) as prometheus:
             async with service.client() as client:

@@ -12,6 +12,7 @@ from chassis.auth.access_tokens import AccessTokens
 from chassis.auth.metrics import SecurityMetrics
 from chassis.auth.passwords import Passwords
 from chassis.auth.security_events import SecurityEvents
+from chassis.browsers.response_headers import ResponseHeaders
 from chassis.cache.cache import open_cache
 from chassis.cache.epoch import Epoch
 from chassis.cache.metrics import CacheMetrics
@@ -115,6 +116,7 @@ async def open_resources(settings: ChassisSettings) -> AsyncIterator[Resources]:
             metrics=metrics,
             logs=logs,
             error_reports=error_reports,
+            response_headers=ResponseHeaders(settings.cors, settings.web.hsts),
             sessions=sessions,
             redis=redis,
             cache=cache,

@@ -13,6 +13,7 @@ from chassis.auth.settings import (
     PasswordSettings,
     TokenSettings,
 )
+from chassis.browsers.settings import CorsSettings
 from chassis.cache.settings import CacheSettings
 from chassis.database.settings import DatabaseSettings
 from chassis.files.settings import FilesSettings
@@ -47,6 +48,7 @@ class ChassisSettings(Sources):
     redis: RedisSettings
     web: WebSettings = Field(default_factory=WebSettings)
     request: RequestSettings = Field(default_factory=RequestSettings)
+    cors: CorsSettings = Field(default_factory=CorsSettings)
     cache: CacheSettings = Field(default_factory=CacheSettings)
     limits: LimitsSettings = Field(default_factory=LimitsSettings)
     log: LogSettings = Field(default_factory=LogSettings)

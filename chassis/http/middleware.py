@@ -24,7 +24,6 @@ from chassis.telemetry.tracing import current_trace_id, is_traced
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 INTERNAL_ERROR = "Internal error; the service's log has the reason under this request_id"
 STOPPED = "The worker stopped before the request was complete"
-NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 log = logging.getLogger("app.request")
@@ -55,7 +54,9 @@ class RequestMiddleware:
 
         start = time.perf_counter()
         state: HttpState = scope["state"]
-        if state["admission"].should_shed(scope, len(state["in_flight"])):
+        cors = state["response_headers"].cors
+        is_preflight = cors.is_preflight(scope)
+        if not is_preflight and state["admission"].should_shed(scope, len(state["in_flight"])):
             return await _send_shed_response(scope, send)
         request = self._begin(scope, start)
         task = asyncio.current_task()
@@ -69,13 +70,16 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 elapsed = time.perf_counter() - start
+                own = message["headers"]
                 message["headers"] = [
-                    *message["headers"],  # not in place: the response may be sent again
+                    *own,  # not in place: the response may be sent again
                     *request.response_headers,
                     (b"x-request-id", request.id.encode()),
                     (b"x-process-time", b"%.6f" % elapsed),
                     (b"server-timing", _server_timing(request, elapsed)),
-                    NO_SNIFFING,
+                    *state["response_headers"].of(
+                        scope["headers"], scope.get("scheme", "http"), own
+                    ),
                 ]
             elif message["type"] == "http.response.body":
                 size += len(message.get("body", b""))
@@ -87,7 +91,9 @@ class RequestMiddleware:
 
         try:
             with Timeout(self.timeout, task) as timeout:
-                app = problem(404, "Not Found", scope) if self._is_hidden(scope) else self.app
+                app = cors.preflight(scope) if is_preflight else self.app
+                if self._is_hidden(scope):
+                    app = problem(404, "Not Found", scope)
                 await app(scope, receive, send_with_headers)
         except asyncio.CancelledError:
             if not status:  # the worker stops, and its grace period has ended
@@ -197,6 +203,6 @@ def shed_response(scope: Scope) -> tuple[list[tuple[bytes, bytes]], bytes]:
         (b"cache-control", b"no-store"),
         (b"retry-after", b"1"),
         (b"x-request-id", id.encode()),
-        NO_SNIFFING,
+        *state["response_headers"].of(scope["headers"], scope.get("scheme", "http")),
     ]
     return headers, body

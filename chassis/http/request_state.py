@@ -6,6 +6,7 @@ both sides of `state: HttpState = scope["state"]`. `settings` is ChassisSettings
 """
 
 from chassis.auth.access_tokens import AuthState
+from chassis.browsers.response_headers import ResponseHeaders
 from chassis.cache.cache import Cache
 from chassis.database.engines import Sessions
 from chassis.idempotency.requests import IdempotencyStore
@@ -20,6 +21,7 @@ from chassis.telemetry.metrics import Metrics
 class HttpState(AuthState, LimitsState, LogState):
     metrics: Metrics
     error_reports: ErrorReports
+    response_headers: ResponseHeaders
     sessions: Sessions
     cache: Cache
     admission: AdmissionController

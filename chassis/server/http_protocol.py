@@ -4,9 +4,11 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from chassis.addresses import unmapped
+from chassis.browsers.cors import Fields
+from chassis.browsers.response_headers import ResponseHeaders
 from chassis.errors import ResponseTimeout
 from chassis.http.metrics import HttpMetrics
-from chassis.http.middleware import NO_SNIFFING, shed_response
+from chassis.http.middleware import shed_response
 from chassis.problems.response import problem_body
 from chassis.server.lingering_close import DiscardingProtocol, LingeringTransport
 from chassis.server.metrics import WorkerMetrics
@@ -93,7 +95,7 @@ class HttpProtocol(SequentialProtocol):
             (b"content-length", b"%d" % len(body)),
             (b"cache-control", b"no-store"),
             (b"connection", b"close"),
-            NO_SNIFFING,
+            *self._headers_for_browsers(),
         )
         lines = [b"%b: %b\r\n" % field for field in headers]
         self.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
@@ -109,6 +111,7 @@ class HttpProtocol(SequentialProtocol):
         if (
             admission
             and not self.pipeline
+            and not state["response_headers"].cors.is_preflight(scope)
             and admission.should_shed(scope, len(state["in_flight"]))
         ):
             headers, body = shed_response(scope)
@@ -125,6 +128,10 @@ class HttpProtocol(SequentialProtocol):
                     reset(self.transport)
 
             super()._start_asgi_task(cycle, run)
+
+    def _headers_for_browsers(self) -> Fields:
+        headers: ResponseHeaders | None = self.app_state.get("response_headers")
+        return headers.of(self.headers or ()) if headers else ()
 
     def close_after(self, cycle: RequestResponseCycle) -> None:
         cycle.keep_alive = False

@@ -27,4 +27,9 @@ class WebSettings(BaseModel):
         50_000, description="Requests after which a worker is replaced; 0: never"
     )
     max_requests_jitter: Count = Field(5_000, description="Largest random addition to that")
+    hsts: str = Field(
+        "max-age=31536000",
+        pattern="^(max-age=[0-9]+(; includeSubDomains)?(; preload)?)?$",
+        description="`Strict-Transport-Security` of responses over HTTPS; empty: none",
+    )
     docs: bool = Field(True, description="Serve `/docs` and `/openapi.json`")

@@ -138,6 +138,8 @@ check_settings() {
     echo "$HSTS" | grep -qE '^max-age=[0-9]+(; includeSubDomains)?(; preload)?$' ||
         refuse "HSTS is '$HSTS', no value of Strict-Transport-Security" \
             "Set HSTS='max-age=31536000; includeSubDomains', say, or leave it out of .env."
+    require_words CORS_ORIGINS "$CORS_ORIGINS" '^(\*|[a-z][a-z0-9+.-]*://[A-Za-z0-9.:[-]+\]?(:[0-9]+)?)$' \
+        "which is no origin" "List origins without a path, such as CORS_ORIGINS=https://app.example.com, in .env."
     case $PLAIN_HTTP in "" | yes | no) ;; *)
         refuse "PLAIN_HTTP is '$PLAIN_HTTP'" "Set it to yes, or leave it out of .env."
         ;;
@@ -150,6 +152,30 @@ find_certificate() {
     if [ -z "$DOMAIN" ] || [ ! -r "$folder/fullchain.pem" ] || [ ! -r "$folder/privkey.pem" ]; then
         folder=$certificates
     fi
+}
+
+# Origins whose pages may read what nginx itself responds: as chassis/browsers/cors.py has it.
+write_cors() {
+    pattern=$(printf %s "$CORS_ORIGIN_PATTERN" | sed 's/\\/\\\\/g; s/"/\\"/g')
+    origins=$(words "$CORS_ORIGINS" | sort -u)
+    only="" several=""
+    case "$(words "$CORS_ORIGINS" | grep -cv '^\*$' || true):$pattern" in
+    0: | 1:) only=$origins ;;
+    *) several=Origin ;;
+    esac
+    if words "$CORS_ORIGINS" | grep -q '^\*$'; then only='*' several=""; fi
+    echo "map \$http_origin \$cors_origin {"
+    echo "    default \"$only\";"
+    if [ -n "$several" ]; then
+        echo "$origins" | sed '/^$/d; s/.*/    & $http_origin;/'
+        [ -z "$pattern" ] || printf '    "~^(?:%s)$" $http_origin;\n' "$pattern"
+    fi
+    echo "}"
+    if [ -n "$origins$pattern" ]; then policy=cross-origin; else policy=same-origin; fi
+    if [ "$CORS_CREDENTIALS" = true ]; then credentials=true; else credentials=""; fi
+    echo "map '' \$resource_policy { default $policy; }"
+    echo "map '' \$cors_vary { default '$several'; }"
+    echo "map \$shown_origin \$cors_credentials { '' ''; default '$credentials'; }"
 }
 
 # A client's address and scheme, as trusted proxies give them, and the hosts that are served.
@@ -167,6 +193,7 @@ write_environment() {
     if [ -n "$(words "$ALLOWED_HOSTS")" ]; then echo "    default 0;"; else echo "    default 1;"; fi
     words "$ALLOWED_HOSTS" | tr '[:upper:]' '[:lower:]' | sort -u | sed 's/.*/    & 1;/'
     echo "}"
+    write_cors
     cat <<END
 real_ip_header $REAL_IP_HEADER;
 real_ip_recursive on;

@@ -13,6 +13,7 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with stack(folder, "test-production", PRODUCTION) as made:
         made.variables |= {"API_REPLICAS": "3", "WEB_CONCURRENCY": "2"}
         made.variables |= {"MAIL_URL": "file:///tmp/mail"}  # in the job worker's container
+        made.variables |= {"CORS_ORIGINS": "https://app.example,https://www.example"}
         made.done("make", "--silent", "secrets")
         made.compose("up", "--detach", "--wait")
         with made.editor() as client:

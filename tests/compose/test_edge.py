@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from functools import partial
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,8 @@ def test_header_with_the_address_may_be_another(edge: Stack):
         ({"ALLOWED_HOSTS": "a.example,b.example;"}, "ALLOWED_HOSTS has 'b.example;'"),
         ({"HSTS": "includeSubDomains"}, "HSTS is 'includeSubDomains'"),
         ({"PLAIN_HTTP": "perhaps"}, "PLAIN_HTTP is 'perhaps'"),
+        ({"CORS_ORIGINS": "https://a.example/"}, "CORS_ORIGINS has 'https://a.example/'"),
+        ({"CORS_ORIGINS": "https://a.example;x"}, "CORS_ORIGINS has 'https://a.example;x'"),
     ],
 )
 def test_wrong_setting_is_named_with_what_to_do(edge: Stack, variables: dict[str, str], said: str):
@@ -283,6 +286,69 @@ def test_every_response_over_https_has_hsts_once(edge: Stack, certificates: str)
     for name in ("404", "413", "414", "421", "400", "405"):
         assert responses[name].status_code == int(name)
     assert (plain.status_code, HSTS in plain.headers) == (308, False)
+
+
+def gets_through(client: httpx.Client) -> bool:
+    return client.get(PATH).status_code == 200
+
+
+APP, PREVIEW, OTHER = "https://app.example", "https://pr-7.example.dev", "https://evil.example"
+ALLOW = "Access-Control-Allow-Origin"
+
+
+@pytest.mark.parametrize(
+    ("variables", "allowed"),
+    [
+        ({}, {APP: None, OTHER: None}),
+        ({"CORS_ORIGINS": APP}, {APP: APP, OTHER: APP}),  # so that no cache has to vary
+        ({"CORS_ORIGINS": "*"}, {APP: "*", OTHER: "*"}),
+        (
+            {"CORS_ORIGINS": f"{APP}, http://[::1]:3000", "CORS_CREDENTIALS": "true"}
+            | {"CORS_ORIGIN_PATTERN": r"https://pr-\d{1,3}\.example\.dev"},
+            {APP: APP, PREVIEW: PREVIEW, "http://[::1]:3000": "http://[::1]:3000", OTHER: None},
+        ),
+    ],
+)
+def test_pages_that_may_call_the_service_can_read_what_nginx_responds(
+    edge: Stack, variables: dict[str, str], allowed: dict[str, str | None]
+):
+    serve(edge, PLAIN_HTTP="yes", EDGE_RATE="5", **variables)
+    for origin, expected in allowed.items():
+        with edge.client(Origin=origin) as client:
+            large = client.post(PATH, content=b"x" * 1_100_000)
+            hidden = client.get("/metrics")
+            flood = [client.get(PATH) for _ in range(40)][-1]
+            wait_until(partial(gets_through, client), "its budget")
+
+        assert (large.status_code, hidden.status_code, flood.status_code) == (413, 404, 429)
+        for response in (large, hidden, flood):
+            headers = response.headers
+            assert headers.get(ALLOW) == expected
+            exposed = headers.get("Access-Control-Expose-Headers")
+            assert exposed == ("Retry-After, X-Request-ID" if expected else None)
+            has_credentials = headers.get("Access-Control-Allow-Credentials")
+            wanted = expected and "CORS_CREDENTIALS" in variables
+            assert has_credentials == ("true" if wanted else None)
+            policy = headers["Cross-Origin-Resource-Policy"]
+            assert policy == ("cross-origin" if variables else "same-origin")
+
+
+def test_what_the_service_tells_browsers_is_passed_on_once(edge: Stack):
+    """As it has decided, although nginx would have said otherwise, and replaced where it did not."""
+    serve(edge, PLAIN_HTTP="yes", CORS_ORIGINS=APP)
+    said = {ALLOW: PREVIEW, "Access-Control-Expose-Headers": "X-Own", "Vary": "Origin"}
+    said |= {"Referrer-Policy": "origin", "Content-Security-Policy": "default-src 'self'"}
+    with edge.client(Origin=APP) as client:
+        own = client.get(PATH, headers={"X-Echo": json.dumps(said)}).headers
+        plain = client.get(PATH).headers
+
+    for name, value in said.items():
+        expected = "no-referrer" if name == "Referrer-Policy" else value
+        assert own.get_list(name) == [expected]
+    assert plain[ALLOW] == APP
+    assert plain.get_list("Content-Security-Policy") == [
+        "default-src 'none'; frame-ancestors 'none'"
+    ]
 
 
 def slow_post(edge: Stack, path: str, length: int, sent: int, proxied_for: str) -> socket.socket:

@@ -38,6 +38,27 @@ def test_nginx_answers_with_what_the_service_says(production: Stack):
     assert headers.get_list("X-Request-ID") == [headers["X-Request-ID"]]
 
 
+def test_headers_for_browsers_are_sent_once(production: Stack):
+    with production.client(Origin="https://app.example") as client:
+        responses = [client.get(PATH), client.get(f"{PATH}/0"), client.get("/nowhere")]
+        preflight = client.options(PATH, headers={"Access-Control-Request-Method": "POST"})
+    with production.client(Origin="https://evil.example") as client:
+        other = client.get(PATH)
+
+    for response in (*responses, preflight):
+        headers = response.headers
+        assert headers.get_list("Access-Control-Allow-Origin") == ["https://app.example"]
+        assert headers.get_list("Cross-Origin-Resource-Policy") == ["cross-origin"]
+        assert headers.get_list("Referrer-Policy") == ["no-referrer"]
+        assert len(headers.get_list("Content-Security-Policy")) == 1
+        assert "ETag" in headers["Access-Control-Expose-Headers"]
+    assert [each.status_code for each in responses] == [200, 422, 404]
+    assert preflight.status_code == 204
+    assert "POST" in preflight.headers["Access-Control-Allow-Methods"]
+    assert "Access-Control-Allow-Origin" not in other.headers
+    assert "Origin" in other.headers["Vary"]
+
+
 def test_large_answers_are_compressed_and_still_validated(production: Stack):
     with production.client() as client:
         response = client.get(f"{PATH}?limit=30")
@@ -435,6 +456,7 @@ def test_cover_is_sent_by_nginx_to_whoever_has_its_address(production: Stack):
         whole = client.get(url)
         part = client.get(url, headers={"Range": "bytes=4-9"})
         same = client.get(url, headers={"If-None-Match": whole.headers["ETag"]})
+        shown = client.get(url, headers={"Origin": "https://www.example"}).headers
         forged = client.get(url + "0")
         behind = client.get("/stored" + url.removeprefix("/files"))
 
@@ -444,6 +466,11 @@ def test_cover_is_sent_by_nginx_to_whoever_has_its_address(production: Stack):
     # As nginx makes them: of the time of the file and its size.
     assert re.fullmatch('"[0-9a-f]+-[0-9a-f]+"', whole.headers["ETag"])
     assert "X-Accel-Redirect" not in whole.headers
+    # Pages of other origins may show it, and those of CORS_ORIGINS may read it.
+    assert shown["Access-Control-Allow-Origin"] == "https://www.example"
+    assert shown.get_list("Cross-Origin-Resource-Policy") == ["cross-origin"]
+    assert (shown["Vary"], whole.headers["Vary"]) == ("Origin", "Origin")
+    assert "Access-Control-Allow-Origin" not in whole.headers
     assert (part.status_code, part.content) == (206, whole.content[4:10])
     assert same.status_code == 304
     assert [forged.status_code, behind.status_code] == [403, 404]

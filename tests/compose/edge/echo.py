@@ -23,6 +23,8 @@ class Echo(BaseHTTPRequestHandler):
         self.send_response(int(asked[1]) if asked else 200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
+        for name, value in json.loads(self.headers.get("X-Echo") or "{}").items():
+            self.send_header(name, value)
         # sample: begin
         if self.path.startswith("/v1/rankings/"):
             self.send_header("Cache-Control", "public, max-age=60")

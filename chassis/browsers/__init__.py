@@ -1,0 +1,1 @@
+"""What browsers ask of responses: who may read them (CORS), and what they may do."""

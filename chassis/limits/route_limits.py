@@ -68,6 +68,6 @@ def start_check(scope: Scope, rule: RateLimitRule, times: int = 1) -> Check:
         if (context := current_request.get()) is not None:
             context.response_headers += decision.headers()
         if not decision.allowed:
-            raise TooManyRequests(decision.policy.name, decision.retry_after)
+            raise TooManyRequests(decision.policy.name.replace("_", " "), decision.retry_after)
 
     return enforce_limit

@@ -80,8 +80,7 @@ class CachedHandler:
         path: str = scope["path"]
         canonical = self._memoized_path if len(path) <= MAX_PATH else self._canonical_path
         key = canonical(path, *scope["path_params"].items())
-        if "claims" not in scope["state"]:
-            await identify(scope)
+        await identify(scope)
         directives = parse_directives(scope)
         enforce_limit = start_check(scope, self.rule, BYPASS_COST if directives.bypass else 1)
         if key is None:

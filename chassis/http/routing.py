@@ -105,10 +105,9 @@ class Route(ProbeRoute):
 
     It checks in this order: method, headers (not of GET and HEAD), the declared size of the body,
     query parameters, the API key, the rate limit, the access token, the body while it is read, the
-    concurrency limit; then FastAPI parses the request and calls the handler. A handler that reads
-    its body as a stream passes the concurrency limit first. A cached route must need no token; a
-    hit runs no handler, and does not count against the concurrency limit.
-    Decorators of the handler change this: `limited` (chassis/limits/route_limits.py), `cached`
+    concurrency limit; then FastAPI calls the handler. A handler that streams its body passes the
+    concurrency limit first. A cached route needs no token; a hit runs no handler and does not count
+    as concurrent. Decorators change this: `limited` (chassis/limits/route_limits.py), `cached`
     (cached_responses.py), `max_body` (body_limit.py), `deprecated` (chassis/deprecation.py).
     """
 
@@ -149,14 +148,11 @@ class Route(ProbeRoute):
         async def handle(request: Request) -> Response:
             scope = request.scope
             state: HttpState = scope["state"]
-            if "claims" not in state:
-                await identify(scope)
+            await identify(scope)
             enforce_limit = start_check(scope, self.rate_limit_rule)
             await enforce_limit()
-            if self.needs_session:
-                require_session(scope)
-            elif self.needs_token:
-                require_claims(scope)
+            if self.needs_token:
+                (require_session if self.needs_session else require_claims)(scope)
             admission = state["admission"]
             if scope["method"] in GET_OR_HEAD:
                 with admission:
@@ -221,5 +217,4 @@ def _respond_by(handler: Handler) -> ASGIApp:
 
 
 def _is_marked(dependant: Dependant, mark: str) -> bool:
-    inner = dependant.dependencies
-    return any(getattr(each.call, mark, False) or _is_marked(each, mark) for each in inner)
+    return any(getattr(d.call, mark, False) or _is_marked(d, mark) for d in dependant.dependencies)

@@ -7,7 +7,8 @@ from starlette.types import Scope
 from typing_extensions import ReadOnly
 
 from chassis.errors import TooManyRequests
-from chassis.limits.rate_limit import PolicyName, RateLimiter, buckets_of
+from chassis.limits.policy import PolicyName
+from chassis.limits.rate_limit import RateLimiter, buckets_of
 from chassis.request_context import current_request
 
 Check = Callable[[], Awaitable[None]]

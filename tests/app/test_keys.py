@@ -299,11 +299,13 @@ async def test_network_has_so_many_unknown_keys_and_a_known_one_goes_on(
             return (await client.get("/v1/payers/1", headers=by_key(key))).status_code
 
         known = [await status(key) for _ in range(6)]
-        unknown = [await status(limited["api_keys"].make(1, number)) for number in range(1, 6)]
+        with recorded(limited["sessions"]) as queries:
+            unknown = [await status(limited["api_keys"].make(1, number)) for number in range(1, 6)]
         still = await status(key)
 
     assert known == [404] * 6
     assert unknown == [404] * 3 + [429] * 2
+    assert sum("api_keys" in query.statement for query in queries) == 3
     assert still == 404
 
 
@@ -371,6 +373,7 @@ async def test_key_expires_at_its_time_although_it_is_cached(client: httpx.Async
         start = now()
         response = await client.get("/v1/users/me", headers=by_key(key))
         if response.status_code == 200:
+            assert start < expires_at
             last_allowed = start
         else:
             assert await detail_of(response) == EXPIRED

@@ -8,9 +8,11 @@ from typing import Annotated
 
 from fastapi import Depends
 
+from app.services.keys import KeyService
 from app.services.logins import LoginService
 from app.services.users import UserService
 from chassis.http.dependencies import on_resources
 
 Users = Annotated[UserService, Depends(on_resources(UserService))]
+Keys = Annotated[KeyService, Depends(on_resources(KeyService))]
 Logins = Annotated[LoginService, Depends(on_resources(LoginService))]

@@ -3,7 +3,8 @@
 from fastapi import FastAPI
 
 from app.about import SUMMARY, TITLE, VERSION
-from app.routers import tokens, users
+from app.authentication import find_key
+from app.routers import keys, tokens, users
 from app.sample import routers as sample  # sample
 from app.settings import Settings, read_service_settings
 from chassis.files import routes as files
@@ -18,6 +19,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or read_service_settings()
     app = Application(
         settings,
+        find_key=find_key,
         title=TITLE,
         version=VERSION,
         summary=SUMMARY,
@@ -32,7 +34,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     # Of the routes that match a path the first responds. The name of a handler is its operation id,
     # so it must be unique.
-    modules = [health, files, users, tokens]
+    modules = [health, files, users, tokens, keys]
     modules = [*sample.MODULES, *modules]  # sample
     for module in [*modules, metrics]:
         include(app, module.router)

@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 from starlette.types import Scope
 
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 IDEMPOTENT_METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
+CREDENTIALS = (b"authorization", b"x-api-key")  # headers
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # W3C Trace Context, 3.2: version, trace id, parent id, flags; the ids are not all zeros.
 _TRACEPARENT = re.compile(
@@ -84,7 +86,7 @@ def context_of(scope: Scope) -> RequestContext:
     flags = "00"
     has_credentials = False
     for name, value in scope["headers"]:
-        if name == b"authorization":
+        if name in CREDENTIALS:
             has_credentials = True
         elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             id = value.decode()

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from typing_extensions import ReadOnly
 
 from chassis.auth.access_tokens import AccessTokens
+from chassis.auth.api_keys import ApiKeys
 from chassis.auth.metrics import SecurityMetrics
 from chassis.auth.passwords import Passwords
 from chassis.auth.security_events import SecurityEvents
@@ -128,6 +129,7 @@ async def open_resources(settings: ChassisSettings) -> AsyncIterator[Resources]:
             passwords=passwords,
             security=SecurityEvents(metrics),
             access_tokens=AccessTokens(settings.tokens),
+            api_keys=ApiKeys(settings.keys),
             idempotency=IdempotencyStore(settings.request.replay_ttl, settings.tokens.keys),
             outbox=Outbox(queue_connection, namespace),
             http=http,

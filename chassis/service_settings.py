@@ -10,6 +10,7 @@ from chassis.auth.settings import (
     MAKE_KEY,
     MIN_SECRET_LENGTH,
     NO_KEY,
+    KeySettings,
     PasswordSettings,
     TokenSettings,
 )
@@ -55,6 +56,7 @@ class ChassisSettings(Sources):
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     sentry: SentrySettings = Field(default_factory=SentrySettings)
     tokens: TokenSettings = Field(default_factory=TokenSettings)
+    keys: KeySettings = Field(default_factory=KeySettings)
     passwords: PasswordSettings = Field(default_factory=PasswordSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     files: FilesSettings = Field(default_factory=FilesSettings)
@@ -84,6 +86,7 @@ class ChassisSettings(Sources):
         sender = f"{self.title} <{self.service}@example.com>"
         _fill_in(self.cache, "namespace", self.service)
         _fill_in(self.tokens, "audience", self.service)
+        _fill_in(self.keys, "prefix", f"{self.service}_key")
         _fill_in(self.mail, "sender", sender)
         return self
 

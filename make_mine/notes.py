@@ -21,10 +21,10 @@ WIRING = {
         "Notes = Annotated[NoteService, Depends(on_session(NoteService))]\n",
     },
     "app/main.py": {
-        "import tokens, users\n": "import notes, tokens, users\n",
-        "users, tokens]\n": "users, tokens, notes]\n",
+        "import keys, tokens, users\n": "import keys, notes, tokens, users\n",
+        "users, tokens, keys]\n": "users, tokens, keys, notes]\n",
     },
-    "benchmarks/schemathesis.toml": {'"none"]': '"none", "get_notes"]'},
+    "benchmarks/schemathesis.toml": {'"get_keys"]': '"get_keys", "get_notes"]'},
 }
 
 

@@ -1,6 +1,6 @@
 from chassis.auth.passwords import Verified
 from chassis.errors import TooManyRequests
-from chassis.limits.rate_limit import PolicyName
+from chassis.limits.policy import PolicyName
 from chassis.resources import Resources
 
 

@@ -1,5 +1,6 @@
 """Every model, so that the metadata has all tables wherever one is used."""
 
+from app.models.api_key import ApiKey
 from app.models.author import Author  # sample
 from app.models.book import Book, BookAuthor  # sample
 from app.models.cover import Cover  # sample

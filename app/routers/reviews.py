@@ -29,7 +29,9 @@ async def get_review(book_id: Id, review_id: Id, reviews: Reviews) -> ReviewRead
 
 
 @router.post(
-    "", status_code=201, responses=problems(401, 404, 409, 412) | sends(201, "Location", "ETag")
+    "",
+    status_code=201,
+    responses=problems(401, 403, 404, 409, 412) | sends(201, "Location", "ETag"),
 )
 async def create_review(
     book_id: Id,

@@ -1,6 +1,6 @@
 from fastapi import APIRouter, BackgroundTasks
 
-from app.authentication import CurrentAccount, LoginForm, RequestThrottle
+from app.authentication import CurrentSession, LoginForm, RequestThrottle
 from app.dependencies import Logins, Users
 from app.schemas.token import TokenRefresh, TokensRead
 from chassis.http.dependencies import Idempotent
@@ -35,7 +35,7 @@ async def refresh_tokens(body: TokenRefresh, logins: Logins, idempotent: Idempot
     return await logins.refresh(body.refresh_token, idempotent)
 
 
-@router.delete("", status_code=204, responses=problems(401))
-async def delete_tokens(account: CurrentAccount, logins: Logins) -> None:
+@router.delete("", status_code=204, responses=problems(401, 403))
+async def delete_tokens(account: CurrentSession, logins: Logins) -> None:
     """Log out: no token of this session counts any more."""
     await logins.log_out(account)

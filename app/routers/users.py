@@ -1,6 +1,6 @@
 from fastapi import APIRouter, Response
 
-from app.authentication import CurrentAccount, RequestThrottle
+from app.authentication import CurrentAccount, CurrentSession, RequestThrottle
 from app.dependencies import Users
 from app.schemas.user import UserCreate, UserRead, UserUpdate
 from chassis.http.dependencies import Idempotent, RequestPreconditions
@@ -26,10 +26,10 @@ async def get_current_user(account: CurrentAccount) -> UserRead:
     return account.user
 
 
-@router.patch("/me", responses=problems(401, 409, 412) | sends(200, "ETag"))
+@router.patch("/me", responses=problems(401, 403, 409, 412) | sends(200, "ETag"))
 async def update_current_user(
     body: UserUpdate,
-    account: CurrentAccount,
+    account: CurrentSession,
     users: Users,
     preconditions: RequestPreconditions,
     throttle: RequestThrottle,

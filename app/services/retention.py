@@ -10,7 +10,7 @@ from sqlalchemy import Select, bindparam, delete, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.models import RefreshToken, UserSession
+from app.models import ApiKey, RefreshToken, UserSession
 from chassis.clock import now
 from chassis.database.transactions import retry_on_deadlock
 from chassis.idempotency.model import IdempotencyRecord
@@ -19,9 +19,13 @@ from chassis.resources import Resources
 BATCH = 200  # rows of a transaction, which holds its locks for about 10 ms
 PAUSE = 2  # times the duration of a batch: cleaning takes a third of the database's time, at most
 
+KEEP_KEYS = timedelta(days=30)  # after their expiry, so that lists say why they do not work
+
+KEYS: Any = ApiKey.__table__
 RECORDS: Any = IdempotencyRecord.__table__
 SESSIONS: Any = UserSession.__table__
 TOKENS: Any = RefreshToken.__table__
+DELETE_KEY = delete(KEYS).where(KEYS.c.id == bindparam("id"))
 DELETE_RECORD = delete(RECORDS).where(RECORDS.c.digest == bindparam("id"))
 DELETE_TOKEN = delete(TOKENS).where(TOKENS.c.digest == bindparam("id"))
 DELETE_SESSION = delete(SESSIONS).where(SESSIONS.c.id == bindparam("id"))
@@ -44,7 +48,12 @@ class RetentionService:
         If a table fails, the others are still cleaned; then it raises the first error.
         """
         ends_at = time.monotonic() + seconds
-        tables = [self._clean_records, self._clean_tokens, self._clean_old_sessions]
+        tables = [
+            self._clean_records,
+            self._clean_tokens,
+            self._clean_old_sessions,
+            self._clean_keys,
+        ]
         errors: list[SQLAlchemyError] = []
         while tables:
             for clean_batch in [*tables]:
@@ -104,6 +113,15 @@ class RetentionService:
                 await _delete(session, DELETE_SESSION, ids)
             await session.commit()
         return max(len(ids), len(digests))
+
+    @retry_on_deadlock
+    async def _clean_keys(self) -> int:
+        expired = select(KEYS.c.id).where(KEYS.c.expires_at < now() - KEEP_KEYS)
+        async with self.sessions.write() as session:
+            ids = await _lock(session, expired.order_by(KEYS.c.expires_at))
+            await _delete(session, DELETE_KEY, ids)
+            await session.commit()
+        return len(ids)
 
 
 async def _lock(session: AsyncSession, rows: Select[Any]) -> Sequence[Any]:

@@ -1,1 +1,1 @@
-"""Authentication: passwords and their hashes, access tokens, security events."""
+"""Authentication: passwords and their hashes, access tokens, API keys, security events."""

@@ -18,6 +18,8 @@ Event = Literal[
     "password_refused",
     "password_changed",
     "role_changed",
+    "key_created",
+    "key_revoked",
 ]
 SUSPICIOUS: tuple[Event, ...] = ("locked_out", "token_reused")
 

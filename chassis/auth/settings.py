@@ -40,6 +40,15 @@ class TokenSettings(BaseModel):
         return DEVELOPMENT_KEY in self.keys
 
 
+class KeySettings(BaseModel):
+    prefix: str = Field(
+        "",
+        pattern="^[a-z0-9_]{0,40}$",
+        description="What API keys begin with; else the name of the service and `_key`",
+    )
+    per_account: int = Field(20, ge=1, le=100, description="API keys per account")
+
+
 class PasswordSettings(BaseModel):
     min_length: int = Field(12, ge=1, description="Shortest new password, characters")
     threads: int = Field(1, ge=1, description="Passwords hashed at the same time, per worker")

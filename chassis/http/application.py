@@ -11,6 +11,7 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from chassis.auth.credentials import FindKey
 from chassis.http.middleware import RequestMiddleware
 from chassis.http.routing import ProbeRoute
 from chassis.limits.settings import RequestSettings
@@ -33,14 +34,17 @@ class Application(FastAPI):
     matches, are FastAPI's as ever. See docs/decisions/0023-fewer-layers.md.
     """
 
-    def __init__(self, settings: HasGroups, **options: Any) -> None:
-        """`options`: those of FastAPI."""
+    def __init__(
+        self, settings: HasGroups, *, find_key: FindKey | None = None, **options: Any
+    ) -> None:
+        """`find_key`: looks API keys up, if there are any; `options`: those of FastAPI."""
         super().__init__(**options)
         self.add_middleware(
             RequestMiddleware,
             request=settings.request,
             log=settings.log,
             metrics_port=settings.metrics.port,
+            find_key=find_key,
         )
         add_error_handlers(self)
 

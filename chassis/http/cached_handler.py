@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
+from chassis.auth.credentials import identify
 from chassis.cache.entry import shorten
 from chassis.cache.load_spec import CacheResult, LoadSpec
 from chassis.cache.metrics import CacheMetrics
@@ -28,7 +29,7 @@ MAX_PATH = 100  # characters; checks of longer paths are not memoized
 MAX_PATHS = 4096  # of each route
 # Where FastAPI looks for the exit stacks of files, of the request and of the handler.
 STACKS = ("fastapi_middleware_astack", "fastapi_inner_astack", "fastapi_function_astack")
-VARY = (b"vary", b"Authorization")
+VARY = (b"vary", b"Authorization, X-API-Key")
 PRIVATE = "private, no-store"
 # A handler that sets one of these decides itself about caching: its response is not stored.
 UNCACHEABLE_HEADERS = {b"set-cookie", b"cache-control"}
@@ -79,6 +80,7 @@ class CachedHandler:
         path: str = scope["path"]
         canonical = self._memoized_path if len(path) <= MAX_PATH else self._canonical_path
         key = canonical(path, *scope["path_params"].items())
+        await identify(scope)
         directives = parse_directives(scope)
         enforce_limit = start_check(scope, self.rule, BYPASS_COST if directives.bypass else 1)
         if key is None:

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from starlette.types import Scope
 
-from chassis.auth.access_tokens import valid_claims
+from chassis.auth.credentials import valid_claims
 from chassis.cache.entry import Lifetime
+from chassis.request_context import CREDENTIALS
 
 F = TypeVar("F", bound=Callable[..., Any])
 TagOf = Callable[[Mapping[str, str]], str]  # of the query parameters
@@ -62,7 +63,7 @@ def parse_directives(scope: Scope) -> CacheDirectives:
     has_credentials = no_cache = False
     if_none_match: str | None = None
     for name, value in scope["headers"]:
-        if name == b"authorization":
+        if name in CREDENTIALS:
             has_credentials = True
         elif name == b"cache-control":
             no_cache |= b"no-cache" in value.lower() or b"no-store" in value.lower()

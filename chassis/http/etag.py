@@ -70,4 +70,4 @@ def not_modified(scope: Scope, response: Response) -> Response | None:
     if not is_known(scope, tag):
         return None
     headers = {name: response.headers[name] for name in ("ETag", "Cache-Control")}
-    return Response(status_code=304, headers=headers)
+    return Response(status_code=304, headers=headers, background=response.background)

@@ -7,6 +7,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chassis.addresses import unmapped
+from chassis.auth.credentials import FindKey
 from chassis.errors import RETRY_AFTER, ResponseTimeout
 from chassis.http.metrics import HttpMetrics
 from chassis.http.request_state import HttpState
@@ -14,7 +15,13 @@ from chassis.limits.load_shedding import OVERLOADED
 from chassis.limits.settings import RequestSettings
 from chassis.problems.handlers import handled
 from chassis.problems.response import problem, problem_body
-from chassis.request_context import RequestContext, context_of, current_request, read_primary
+from chassis.request_context import (
+    SAFE_METHODS,
+    RequestContext,
+    context_of,
+    current_request,
+    read_primary,
+)
 from chassis.tasks.timeout import Timeout
 from chassis.telemetry.access_log import AccessLog
 from chassis.telemetry.settings import LogSettings
@@ -24,7 +31,6 @@ from chassis.telemetry.tracing import current_trace_id, is_traced
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 INTERNAL_ERROR = "Internal error; the service's log has the reason under this request_id"
 STOPPED = "The worker stopped before the request was complete"
-SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 log = logging.getLogger("app.request")
 
@@ -39,10 +45,16 @@ class RequestMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, request: RequestSettings, log: LogSettings, metrics_port: int | None
+        self,
+        app: ASGIApp,
+        request: RequestSettings,
+        log: LogSettings,
+        metrics_port: int | None,
+        find_key: FindKey | None = None,
     ) -> None:
         """`metrics_port`: serves only health and metrics."""
         self.app = app
+        self.find_key = find_key
         self.timeout = request.timeout
         self.log = AccessLog(log)
         self.traced = is_traced()
@@ -127,9 +139,11 @@ class RequestMiddleware:
         if scope["method"] == "HEAD":
             # RFC 9110, 14.2: Range only has a meaning for GET.
             scope["headers"] = [field for field in scope["headers"] if field[0] != b"range"]
+        state: HttpState = scope["state"]
         if not request.has_credentials:
-            state: HttpState = scope["state"]
             state["claims"] = state["valid_claims"] = None
+        elif self.find_key is not None:
+            state["find_key"] = self.find_key
         current_request.set(request)
         # An account reads its own writes, and a write must not depend on older data.
         read_primary.set(request.has_credentials or scope["method"] not in SAFE_METHODS)

@@ -5,7 +5,7 @@ room declares the keys that it reads in a TypedDict, from which `Resources` inhe
 both sides of `state: HttpState = scope["state"]`. `settings` is ChassisSettings in `Resources`.
 """
 
-from chassis.auth.access_tokens import AuthState
+from chassis.auth.credentials import AuthState
 from chassis.browsers.response_headers import ResponseHeaders
 from chassis.cache.cache import Cache
 from chassis.database.engines import Sessions

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from chassis.auth.access_tokens import require_claims
+from chassis.auth.credentials import identify, require_claims, require_session
 from chassis.deprecation import Deprecation
 from chassis.http.body_limit import (
     GET_OR_HEAD,
@@ -104,11 +104,10 @@ class Route(ProbeRoute):
     """A route of the API: with rate limit, load shedding, body limits and cached responses.
 
     It checks in this order: method, headers (not of GET and HEAD), the declared size of the body,
-    query parameters, the rate limit, the access token, the body while it is read, the concurrency
-    limit; then FastAPI parses the request and calls the handler. A handler that reads its body as a
-    stream passes the concurrency limit first. A cached route must need no token; a hit runs no
-    handler, and does not count against the concurrency limit.
-    Decorators of the handler change this: `limited` (chassis/limits/route_limits.py), `cached`
+    query parameters, the API key, the rate limit, the access token, the body while it is read, the
+    concurrency limit; then FastAPI calls the handler. A handler that streams its body passes the
+    concurrency limit first. A cached route needs no token; a hit runs no handler and does not count
+    as concurrent. Decorators change this: `limited` (chassis/limits/route_limits.py), `cached`
     (cached_responses.py), `max_body` (body_limit.py), `deprecated` (chassis/deprecation.py).
     """
 
@@ -116,7 +115,8 @@ class Route(ProbeRoute):
         super().__init__(path, *args, **options)
         rule = RateLimitRule("reads" if "GET" in (self.methods or ()) else "writes")
         self.rate_limit_rule: RateLimitRule = getattr(self.endpoint, "rate_limit_rule", rule)
-        self.needs_token = _needs_token(self.dependant)
+        self.needs_token = _is_marked(self.dependant, "needs_token")
+        self.needs_session = _is_marked(self.dependant, "needs_session")
         self.max_body = getattr(
             self.endpoint, "max_body", default_max_form if self._is_form() else default_max_body
         )
@@ -148,10 +148,11 @@ class Route(ProbeRoute):
         async def handle(request: Request) -> Response:
             scope = request.scope
             state: HttpState = scope["state"]
+            await identify(scope)
             enforce_limit = start_check(scope, self.rate_limit_rule)
             await enforce_limit()
             if self.needs_token:
-                require_claims(scope)
+                (require_session if self.needs_session else require_claims)(scope)
             admission = state["admission"]
             if scope["method"] in GET_OR_HEAD:
                 with admission:
@@ -215,6 +216,5 @@ def _respond_by(handler: Handler) -> ASGIApp:
     return app
 
 
-def _needs_token(dependant: Dependant) -> bool:
-    inner = dependant.dependencies
-    return any(getattr(each.call, "needs_token", False) or _needs_token(each) for each in inner)
+def _is_marked(dependant: Dependant, mark: str) -> bool:
+    return any(getattr(d.call, mark, False) or _is_marked(d, mark) for d in dependant.dependencies)

@@ -1,29 +1,23 @@
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from hashlib import sha1
 from ipaddress import IPv4Address, IPv6Network, ip_address
-from math import ceil
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from redis.exceptions import NoScriptError, RedisError
 from starlette.types import Scope
 
 from chassis.addresses import MAX_ADDRESS
-from chassis.auth.access_tokens import valid_claims
+from chassis.auth.api_keys import KeyClaims
+from chassis.auth.credentials import valid_claims
 from chassis.errors import TooManyRequests
 from chassis.limits.fallback_buckets import FallbackBuckets
 from chassis.limits.metrics import LimitMetrics
+from chassis.limits.policy import KEY_POLICIES, Decision, Policy, PolicyName
 from chassis.limits.settings import LimitsSettings
 from chassis.redis.shared_connection import Reply, SharedConnection
 from chassis.telemetry.metrics import Metrics
 
-MICRO = 1_000_000
 KIBIBYTE = 1024
-
-# address: requests with an access token, by network; guesses: wrong passwords for an account, by
-# network; account_guesses: those from all networks where the account has not logged in yet;
-# stores: what a client adds to the cache, KiB.
-PolicyName = Literal["reads", "writes", "login", "address", "guesses", "account_guesses", "stores"]
 
 # KEYS: the bucket; ARGV: time per token in µs, capacity, tokens to consume (negative: to return).
 # Returns whether the bucket had them, and the time in µs until it is full again. `%.0f`, as Lua
@@ -41,48 +35,6 @@ redis.call('SET', KEYS[1], string.format('%.0f', next_full_at), 'PX', ttl)
 return {1, next_full_at - now}
 """
 SHA = sha1(CONSUME.encode(), usedforsecurity=False).hexdigest()
-
-
-@dataclass(frozen=True)
-class Policy:
-    name: PolicyName
-    rate: float  # tokens refilled in a second
-    burst: int  # capacity
-
-    @cached_property
-    def interval(self) -> int:
-        """Time in which one token is refilled, µs."""
-        return max(1, round(MICRO / self.rate))
-
-    @cached_property
-    def header(self) -> tuple[bytes, bytes]:
-        window = ceil(self.burst * self.interval / MICRO)
-        return (b"ratelimit-policy", b'"%s";q=%d;w=%d' % (self.name.encode(), self.burst, window))
-
-    def share(self, processes: int) -> "Policy":
-        """The part of one process, where each has a bucket of its own."""
-        return Policy(self.name, self.rate / processes, max(1, self.burst // processes))
-
-
-@dataclass(slots=True)
-class Decision:
-    policy: Policy
-    cost: int
-    allowed: bool
-    full_in: int  # µs
-
-    @property
-    def retry_after(self) -> int:
-        """Time until the same cost is allowed, whole s."""
-        missing = self.full_in - (self.policy.burst - self.cost) * self.policy.interval
-        return max(1, ceil(missing / MICRO))
-
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ (version 10)."""
-        policy = self.policy
-        remaining = policy.burst - -(-self.full_in // policy.interval)
-        left = (policy.name.encode(), max(0, remaining), -(-self.full_in // MICRO))
-        return [policy.header, (b"ratelimit", b'"%s";r=%d;t=%d' % left)]
 
 
 class PendingCheck(NamedTuple):
@@ -120,6 +72,8 @@ class RateLimiter:
         self.policies: dict[PolicyName, Policy] = {
             "reads": Policy("reads", limits.reads_rate, limits.reads_burst),
             "writes": Policy("writes", limits.writes_rate, limits.writes_burst),
+            "key_reads": Policy("key_reads", limits.key_reads_rate, limits.key_reads_burst),
+            "key_writes": Policy("key_writes", limits.key_writes_rate, limits.key_writes_burst),
             "login": Policy("login", limits.login_rate, limits.login_burst),
             "address": Policy("address", limits.address_rate, limits.address_burst),
             "guesses": Policy("guesses", limits.login_rate, limits.login_burst),
@@ -180,22 +134,21 @@ def buckets_of(scope: Scope, policy: PolicyName) -> list[tuple[PolicyName, str]]
     """The policies and callers that a request is checked against.
 
     One address may have many accounts. So logins count for the address even with a token, and
-    requests of accounts count for the address as well.
+    requests of accounts count for the address as well. Each API key has buckets of its own.
     """
     address = client_network(scope)
-    account = None if policy == "login" else _account_of(scope)
-    if account is None:
+    claims = None if policy == "login" else valid_claims(scope)
+    if claims is None:
         return [(policy, address)]
-    return [(policy, account), ("address", address)]
+    if isinstance(claims, KeyClaims):
+        return [(KEY_POLICIES.get(policy, policy), f"key:{claims.key_id}"), ("address", address)]
+    return [(policy, f"user:{claims.user_id}"), ("address", address)]
 
 
 def caller_of(scope: Scope) -> str:
-    return _account_of(scope) or client_network(scope)
-
-
-def _account_of(scope: Scope) -> str | None:
+    """The account, whether it uses a token or a key; else the network."""
     claims = valid_claims(scope)
-    return claims and f"user:{claims.user_id}"
+    return client_network(scope) if claims is None else f"user:{claims.user_id}"
 
 
 def client_network(scope: Scope) -> str:

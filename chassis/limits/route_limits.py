@@ -7,7 +7,8 @@ from starlette.types import Scope
 from typing_extensions import ReadOnly
 
 from chassis.errors import TooManyRequests
-from chassis.limits.rate_limit import PolicyName, RateLimiter, buckets_of
+from chassis.limits.policy import PolicyName
+from chassis.limits.rate_limit import RateLimiter, buckets_of
 from chassis.request_context import current_request
 
 Check = Callable[[], Awaitable[None]]
@@ -68,6 +69,6 @@ def start_check(scope: Scope, rule: RateLimitRule, times: int = 1) -> Check:
         if (context := current_request.get()) is not None:
             context.response_headers += decision.headers()
         if not decision.allowed:
-            raise TooManyRequests(decision.policy.name, decision.retry_after)
+            raise TooManyRequests(decision.policy.name.replace("_", " "), decision.retry_after)
 
     return enforce_limit

@@ -9,6 +9,10 @@ class LimitsSettings(BaseModel):
     reads_burst: int = Field(200, ge=1, description="Burst of reads per client or account")
     writes_rate: Rate = Field(10, description="Writes per client or account, 1/s")
     writes_burst: int = Field(50, ge=1, description="Burst of writes per client or account")
+    key_reads_rate: Rate = Field(100, description="Reads per API key, 1/s")
+    key_reads_burst: int = Field(200, ge=1, description="Burst of reads per API key")
+    key_writes_rate: Rate = Field(10, description="Writes per API key, 1/s")
+    key_writes_burst: int = Field(50, ge=1, description="Burst of writes per API key")
     address_rate: Rate = Field(1000, description="Requests of all accounts per address, 1/s")
     address_burst: int = Field(2000, ge=1, description="Burst of requests per address")
     login_rate: Rate = Field(

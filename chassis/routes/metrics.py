@@ -4,7 +4,7 @@ import secrets
 from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from chassis.auth.access_tokens import authorization
+from chassis.auth.credentials import authorization
 from chassis.errors import NotFound, Unauthorized
 from chassis.http.routing import ProbeRoute
 from chassis.resources import Resources

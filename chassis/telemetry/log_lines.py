@@ -29,6 +29,8 @@ _SECRET = re.compile(
     # a name that holds such a word, and its value
     | ( {_WORDS}[\w-]{{0,40}} (?: ["']?\s*[=:]\s* | ["'],\s* ) b? )
       (?: "[^"]*" | '[^']*' | [^\s"'&,;)}}\]]+ )
+    # an API key, wherever it is
+    | ( _key_ ) [0-9A-Za-z]{{71}}
     # the password in a URL
     | ( :// [^\s/:@]{{0,100}} : ) [^\s/@]+ (?=@)
     # what MariaDB quotes of a row

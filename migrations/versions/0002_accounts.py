@@ -1,4 +1,4 @@
-"""Accounts, their sessions, refresh tokens and networks"""
+"""Accounts, their sessions, refresh tokens, networks and API keys"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -77,8 +77,26 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_id", "network"),
         **TABLE,
     )
+    op.create_table(
+        "api_keys",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("user_id", ID, nullable=False),
+        sa.Column("name", sa.String(100), nullable=False),
+        sa.Column("digest", sa.String(64), nullable=False),
+        sa.Column("scopes", sa.String(100), nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.Column("expires_at", TIME),
+        sa.Column("used_at", TIME),
+        sa.PrimaryKeyConstraint("id"),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name="fk_api_keys_user_id", ondelete="CASCADE"
+        ),
+        **TABLE,
+    )
+    op.create_index("ix_api_keys_user_id_created_at", "api_keys", ["user_id", "created_at"])
+    op.create_index("ix_api_keys_expires_at", "api_keys", ["expires_at"])
 
 
 def downgrade() -> None:
-    for table in ("login_networks", "refresh_tokens", "user_sessions", "users"):
+    for table in ("api_keys", "login_networks", "refresh_tokens", "user_sessions", "users"):
         op.drop_table(table)

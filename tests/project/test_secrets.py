@@ -109,9 +109,15 @@ async def everything_that_may_go_wrong(client: httpx.AsyncClient, said: list[str
     assert (await ask("GET", "/v1/users/me", headers=forged)).status_code == 401
     in_query = {"access_token": newer["access_token"]}
     assert (await ask("GET", "/v1/users/me", params=in_query)).status_code == 422
+    wanted = {"name": "A machine", "scopes": ["read"]}
+    headers = bearer | {"Idempotency-Key": "key"}
+    key = (await ask("POST", "/v1/users/me/keys", json=wanted, headers=headers)).json()["key"]
+    assert (await ask("GET", "/v1/users/me", headers={"X-API-Key": key})).status_code == 200
+    assert (await ask("GET", "/v1/users/me", headers={"X-API-Key": f"{key}x"})).status_code == 401
+    assert (await ask("PATCH", "/v1/users/me", json={}, headers={"X-API-Key": key})).is_error
     basic = {"Authorization": f"Basic {secrets.token_hex(12)}"}
     await ask("GET", "/v1/users/me", headers=basic)
     await ask("GET", "/metrics", headers={"Authorization": f"Bearer {wrong}"})
     signatures = {found["access_token"].rpartition(".")[2] for found in (tokens, newer)}
     every = {found[name] for found in (tokens, newer) for name in ("access_token", "refresh_token")}
-    return {password, new, wrong, short, basic["Authorization"][6:], *signatures, *every}
+    return {password, new, wrong, short, basic["Authorization"][6:], key, *signatures, *every}

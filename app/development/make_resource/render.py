@@ -91,7 +91,7 @@ class Resource:
             "owner_typed": "user_id: int, " if self.is_owned else "",
             "account": "account: CurrentAccount, " if self.is_owned else "",
             "of_account": "account.user.id, " if self.is_owned else "",
-            "refusals": "401" if self.is_owned else "401, 403",
+            "refusals": "401, 403",
             "tags_of": self._tags_of,
             "read_row": self._read_row,
             "column": self._column,

@@ -45,7 +45,7 @@ async def test_second_answer_is_the_same_and_asks_no_database(
     for name in ("Content-Type", "ETag", "Cache-Control", "Vary", "Content-Length"):
         assert hit.headers[name] == miss.headers[name]
     assert hit.headers["Cache-Control"] == "public, no-cache"
-    assert hit.headers["Vary"] == "Authorization"
+    assert hit.headers["Vary"] == "Authorization, X-API-Key"
     assert int(hit.headers["Age"]) >= 0
 
 

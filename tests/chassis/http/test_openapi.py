@@ -68,7 +68,7 @@ async def test_writes_document_what_they_refuse(document: dict[str, Any]):
         *("200", "401", "403", "404", "408", "409", "412", "413", "429"),
         *REFUSALS,
     }
-    assert update["security"] == [{"OAuth2PasswordBearer": []}]
+    assert update["security"] == [{"OAuth2PasswordBearer": []}, {"APIKey": []}]
     assert "If-Match" in [parameter["name"] for parameter in update["parameters"]]
 
 

@@ -12,7 +12,8 @@ from redis.asyncio import Redis
 from app.schemas.user import Role
 from app.settings import Settings
 from benchmarks.client import Tally, request_all
-from chassis.limits.rate_limit import Policy, RateLimiter, network_of
+from chassis.limits.policy import Policy
+from chassis.limits.rate_limit import RateLimiter, network_of
 from chassis.limits.settings import LimitsSettings
 from chassis.redis.settings import RedisSettings
 from chassis.resources import Resources, open_resources

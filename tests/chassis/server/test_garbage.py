@@ -103,7 +103,7 @@ REQUESTS = {
 }
 
 
-@pytest.mark.parametrize("name", [*REQUESTS, "conflict"])
+@pytest.mark.parametrize("name", [*REQUESTS, "conflict", "key"])
 async def test_request_that_fails_leaves_no_garbage(
     settings: Settings, resources: Resources, shop: Shop, name: str
 ):
@@ -112,6 +112,9 @@ async def test_request_that_fails_leaves_no_garbage(
         authorization = f"Authorization: Bearer {shop.token}"
         content = request("POST /v1/payers", JSON, authorization, body=b'{"name": "Ann"}')
         status = 409
+    elif name == "key":
+        unknown = resources["api_keys"].make(1, 1)
+        content, status = request("GET /v1/users/me", f"X-API-Key: {unknown}"), 401
     else:
         content, status = REQUESTS[name]
     async with serving(create_app(settings), dict(resources)) as port:

@@ -9,8 +9,10 @@ from typing import Annotated
 from fastapi import Depends
 
 from app.services.logins import LoginService
+from app.services.sessions import SessionService
 from app.services.users import UserService
 from chassis.http.dependencies import on_resources
 
 Users = Annotated[UserService, Depends(on_resources(UserService))]
 Logins = Annotated[LoginService, Depends(on_resources(LoginService))]
+UserSessions = Annotated[SessionService, Depends(on_resources(SessionService))]

@@ -43,7 +43,12 @@ class UserSession(Base):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True, default=new_session_id)
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    # The client of the login, as app/logins/devices.py reads it.
+    user_agent: Mapped[str | None] = mapped_column(String(200))
+    address: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+    # The latest refresh: a request with an access token writes nothing.
+    used_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
 
     __table_args__ = (Index(None, "user_id"), Index(None, "created_at"), Base.__table_args__)
 

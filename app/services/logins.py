@@ -9,13 +9,13 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.logins.devices import device_of_request
 from app.logins.networks import has_logged_in, record_network
 from app.logins.password_throttle import PasswordThrottle
 from app.logins.session_limit import end_oldest
 from app.models import RefreshToken, User, UserSession
 from app.models.user import new_session_id
 from app.schemas.token import TokensRead
-from app.schemas.user import Account
 from chassis.auth.access_tokens import Claims
 from chassis.clock import now
 from chassis.database.transactions import retry_on_deadlock
@@ -124,7 +124,7 @@ class LoginService:
         if await session.scalar(select(User.id).where(same).with_for_update()) is None:
             raise PasswordChanged
         await record_network(session, user.id, network)
-        values = {"id": session_id, "user_id": user.id, "created_at": now()}
+        values = {"id": session_id, "user_id": user.id, **device_of_request()}
         await session.execute(insert(SESSIONS).values(values))
         return await self._tokens(session, Claims(user.id, session_id))
 
@@ -178,12 +178,9 @@ class LoginService:
         # The clock of the host that has written it may be ahead: the age may be negative.
         elif not self.overlap or now() - found.used_at > self.overlap:
             raise TokenRefused("reused")
+        this_session = UserSession.id == claims.session_id
+        await session.execute(update(UserSession).where(this_session).values(used_at=now()))
         return await self._tokens(session, claims)
-
-    @retry_on_deadlock
-    async def log_out(self, account: Account) -> None:
-        async with self.sessions.write() as session:
-            await self._end(session, account.user.id, account.session_id, "logout")
 
     async def _end(self, session: AsyncSession, user_id: int, session_id: int, reason: str) -> None:
         await session.execute(delete(UserSession).where(UserSession.id == session_id))

@@ -39,7 +39,10 @@ def upgrade() -> None:
         "user_sessions",
         sa.Column("id", ID, nullable=False),
         sa.Column("user_id", ID, nullable=False),
+        sa.Column("user_agent", sa.String(200)),
+        sa.Column("address", sa.String(64)),
         sa.Column("created_at", TIME, nullable=False),
+        sa.Column("used_at", TIME, nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.ForeignKeyConstraint(
             ["user_id"], ["users.id"], name="fk_user_sessions_user_id", ondelete="CASCADE"

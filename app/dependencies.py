@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import Depends
 
+from app.services.administration import AdministrationService
 from app.services.logins import LoginService
 from app.services.sessions import SessionService
 from app.services.users import UserService
@@ -15,4 +16,5 @@ from chassis.http.dependencies import on_resources
 
 Users = Annotated[UserService, Depends(on_resources(UserService))]
 Logins = Annotated[LoginService, Depends(on_resources(LoginService))]
+Administration = Annotated[AdministrationService, Depends(on_resources(AdministrationService))]
 UserSessions = Annotated[SessionService, Depends(on_resources(SessionService))]

@@ -17,6 +17,10 @@ class User(Base):
     password_hash: Mapped[str] = mapped_column(String(200))
     role: Mapped[str] = mapped_column(String(20))
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+    # Whoever sets it ends the sessions: no request asks for it but logins.
+    disabled_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+
+    __table_args__ = (Index(None, "role", "email"), Index(None, "disabled_at"), Base.__table_args__)
 
 
 def new_session_id() -> int:

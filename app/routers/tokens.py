@@ -11,7 +11,7 @@ from chassis.limits.route_limits import limited
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"], route_class=Route)
 
 
-@router.post("", responses=problems(401, 409))
+@router.post("", responses=problems(401, 403, 409))
 @limited("login")
 async def create_tokens(
     form: LoginForm,

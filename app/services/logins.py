@@ -4,7 +4,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha256
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.logins.devices import device_of_request
 from app.logins.networks import has_logged_in, record_network
 from app.logins.password_throttle import PasswordThrottle
+from app.logins.refusals import PasswordChanged, TokenRefused
 from app.logins.session_limit import end_oldest
 from app.models import RefreshToken, User, UserSession
 from app.models.user import new_session_id
@@ -19,7 +20,7 @@ from app.schemas.token import TokensRead
 from chassis.auth.access_tokens import Claims
 from chassis.clock import now
 from chassis.database.transactions import retry_on_deadlock
-from chassis.errors import Unauthorized
+from chassis.errors import Forbidden, Unauthorized
 from chassis.idempotency.requests import NO_KEY, IdempotentRequest
 from chassis.resources import Resources
 
@@ -32,19 +33,6 @@ TOKENS: Any = RefreshToken.__table__
 class Login(NamedTuple):
     tokens: TokensRead
     outdated: bool  # the hash of its password
-
-
-class PasswordChanged(Exception):
-    """The hash that was verified is no longer that of the account."""
-
-
-class TokenRefused(Exception):
-    """The refresh token ends its session: it has expired, or it was used by two clients, of which
-    one may have stolen it.
-    """
-
-    def __init__(self, reason: Literal["expired", "reused"]) -> None:
-        self.reason = reason
 
 
 class LoginService:
@@ -89,10 +77,17 @@ class LoginService:
         self.events.record("login_failed", account)
         return Unauthorized(REFUSED)
 
+    def _refuse_disabled(self, user_id: int, disabled_at: datetime | None) -> None:
+        """Call it after the password: only its owner is told."""
+        if disabled_at is not None:
+            self.events.record("login_failed", user_id, reason="disabled")
+            raise Forbidden("This account is disabled; ask an administrator")
+
     async def _log_in(
         self, email: str, password: str, throttle: PasswordThrottle, idempotent: IdempotentRequest
     ) -> Login:
-        columns = (User.id, User.password_hash, has_logged_in(throttle.network))
+        known = has_logged_in(throttle.network)
+        columns = (User.id, User.password_hash, User.disabled_at, known)
         async with self.sessions.current() as reading:
             user = (await reading.execute(select(*columns).where(User.email == email))).first()
         verified = await throttle.verify(
@@ -104,6 +99,7 @@ class LoginService:
         )
         if user is None or not verified.matches:
             raise self._refused(user and user.id)
+        self._refuse_disabled(user.id, user.disabled_at)
         session_id = new_session_id()
         async with self.sessions.write() as session:
             work = partial(self._open, session, user, session_id, throttle.network)
@@ -121,8 +117,10 @@ class LoginService:
         self, session: AsyncSession, user: Row[Any], session_id: int, network: str
     ) -> TokensRead:
         same = (User.id == user.id) & (User.password_hash == user.password_hash)
-        if await session.scalar(select(User.id).where(same).with_for_update()) is None:
+        locked = await session.execute(select(User.disabled_at).where(same).with_for_update())
+        if (row := locked.first()) is None:
             raise PasswordChanged
+        self._refuse_disabled(user.id, row.disabled_at)
         await record_network(session, user.id, network)
         values = {"id": session_id, "user_id": user.id, **device_of_request()}
         await session.execute(insert(SESSIONS).values(values))

@@ -18,6 +18,8 @@ Event = Literal[
     "password_refused",
     "password_changed",
     "role_changed",
+    "account_disabled",
+    "account_enabled",
 ]
 SUSPICIOUS: tuple[Event, ...] = ("locked_out", "token_reused")
 

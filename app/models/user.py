@@ -19,8 +19,16 @@ class User(Base):
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
     # Whoever sets it ends the sessions: no request asks for it but logins.
     disabled_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    # Since then the row is an empty one, until all that refers to it is deleted: see
+    # app/services/deletion.py.
+    deleted_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
 
-    __table_args__ = (Index(None, "role", "email"), Index(None, "disabled_at"), Base.__table_args__)
+    __table_args__ = (
+        Index(None, "role", "email"),
+        Index(None, "disabled_at"),
+        Index(None, "deleted_at"),
+        Base.__table_args__,
+    )
 
 
 def new_session_id() -> int:

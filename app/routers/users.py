@@ -1,8 +1,8 @@
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, BackgroundTasks, Response
 
 from app.authentication import CurrentAccount, RequestThrottle
-from app.dependencies import Users
-from app.schemas.user import UserCreate, UserRead, UserUpdate
+from app.dependencies import Deletion, Users
+from app.schemas.user import UserCreate, UserDelete, UserRead, UserUpdate
 from chassis.http.dependencies import Idempotent, RequestPreconditions
 from chassis.http.openapi import problems, sends
 from chassis.http.routing import Route
@@ -35,3 +35,18 @@ async def update_current_user(
     throttle: RequestThrottle,
 ) -> UserRead:
     return await users.update(account, body, throttle, preconditions)
+
+
+@router.delete("/me", status_code=204, responses=problems(401, 409, 412))
+async def delete_current_user(
+    body: UserDelete,
+    account: CurrentAccount,
+    deletion: Deletion,
+    preconditions: RequestPreconditions,
+    throttle: RequestThrottle,
+    background: BackgroundTasks,
+) -> None:
+    """The account ends at once; what it has written is deleted right after the response."""
+    await deletion.delete(account, body.current_password, throttle, preconditions)
+    # If this is lost, the periodic job does it.
+    background.add_task(deletion.delete_rest, account.user.id, seconds=2)

@@ -34,7 +34,8 @@ class AdministrationService:
         self.events = resources["security"]
 
     async def page(self, query: UserQuery) -> Page[UserAdminRead]:
-        wanted = select(*COLUMNS).order_by(*SORT.by(TABLE)).limit(query.limit + 1)
+        wanted = select(*COLUMNS).where(TABLE.c.deleted_at.is_(None))
+        wanted = wanted.order_by(*SORT.by(TABLE)).limit(query.limit + 1)
         if query.email_prefix:  # a range of the index, on SQLite too
             prefix = query.email_prefix
             wanted = wanted.where(TABLE.c.email >= prefix, TABLE.c.email < prefix + LAST)
@@ -102,7 +103,7 @@ def _takes_rights(changes: dict[str, Any]) -> bool:
 
 
 async def _read(session: AsyncSession, user_id: int, *, lock: bool = False) -> UserAdminRead:
-    wanted = select(*COLUMNS).where(User.id == user_id)
+    wanted = select(*COLUMNS).where(User.id == user_id, User.deleted_at.is_(None))
     rows = await session.execute(wanted.with_for_update() if lock else wanted)
     row = rows.mappings().first()
     if row is None:

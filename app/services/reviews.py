@@ -10,6 +10,7 @@ from app.schemas.review import ReviewCreate, ReviewQuery, ReviewRead, ReviewUpda
 from app.schemas.user import UserRead
 from app.services.book_queries import no_book
 from app.services.cache_tags import tags_of_book
+from chassis.database.errors import is_broken_reference
 from chassis.database.keyset import Sort
 from chassis.database.transactions import retry_on_deadlock
 from chassis.errors import Conflict, Forbidden, NotFound
@@ -141,6 +142,8 @@ class ReviewService:
         try:
             await self.session.flush()
         except IntegrityError as error:
+            if is_broken_reference(error):  # the account was deleted meanwhile
+                raise
             raise Conflict(f"You have reviewed book {book_id} already; change that") from error
         await self._add_rating(book_id, body.rating, count=1)
         return await self.get(book_id, review.id)

@@ -65,6 +65,8 @@ class SessionService:
     async def _end(
         self, session: AsyncSession, user_id: int, ids: Sequence[int], reason: str
     ) -> None:
+        if not ids:
+            return
         await session.execute(delete(UserSession).where(UserSession.id.in_(ids)))
         async with self.cache.invalidating(*(f"session:{id}" for id in ids)):
             await session.commit()

@@ -34,8 +34,8 @@ class UserService:
 
     async def get(self, user_id: int) -> UserRead:
         async with self.sessions.current() as session:
-            rows = await session.execute(select(*COLUMNS).where(User.id == user_id))
-            user = rows.mappings().first()
+            this = (User.id == user_id) & User.deleted_at.is_(None)
+            user = (await session.execute(select(*COLUMNS).where(this))).mappings().first()
         if user is None:
             raise NotFound(f"Account {user_id} does not exist")
         return UserRead(**user)
@@ -86,11 +86,12 @@ class UserService:
         old_hash = None
         if "password" in body.model_fields_set:
             self.passwords.refuse_weak(body.password, account.user.email)
-            old_hash = await self._require_password(account, body.current_password, throttle)
+            old_hash = await self.require_password(account, body.current_password, throttle)
             changes["password_hash"] = await self.passwords.hash(body.password)
         ended: list[int] = []
         async with self.sessions.write() as session:
-            me = select(*COLUMNS, User.password_hash).where(User.id == account.user.id)
+            this = (User.id == account.user.id) & User.deleted_at.is_(None)
+            me = select(*COLUMNS, User.password_hash).where(this)
             locked = (await session.execute(me.with_for_update())).first()
             if locked is None or old_hash not in (None, locked.password_hash):
                 raise Conflict("The account was changed by another request; try again")
@@ -151,19 +152,22 @@ class UserService:
         rows = await session.execute(select(*COLUMNS).where(User.id == user_id))
         return UserRead(**rows.mappings().one())
 
-    async def _require_password(
+    async def require_password(
         self, account: Account, password: str, throttle: PasswordThrottle
     ) -> str:
+        """Its hash, for a comparison once the account is locked. Raises Invalid."""
         user = account.user
         columns = (User.password_hash, has_logged_in(throttle.network))
         async with self.sessions.current() as session:
-            found = (await session.execute(select(*columns).where(User.id == user.id))).first()
-        hash: str | None = found and found.password_hash
-        known = bool(found and found.has_logged_in)
+            this = (User.id == user.id) & User.deleted_at.is_(None)
+            found = (await session.execute(select(*columns).where(this))).first()
+        if found is None:
+            raise NotFound("The account has been deleted")
+        hash: str = found.password_hash
         verified = await throttle.verify(
-            user.email, password, hash, account=user.id, is_known_network=known
+            user.email, password, hash, account=user.id, is_known_network=found.has_logged_in
         )
-        if hash is None or not verified.matches:
+        if not verified.matches:
             self.events.record("password_refused", user.id, account.session_id)
             raise Invalid("Is not the current password", ("body", "current_password"))
         return hash

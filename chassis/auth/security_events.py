@@ -20,6 +20,7 @@ Event = Literal[
     "role_changed",
     "account_disabled",
     "account_enabled",
+    "account_deleted",
 ]
 SUSPICIOUS: tuple[Event, ...] = ("locked_out", "token_reused")
 

@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("role", sa.String(20), nullable=False),
         sa.Column("created_at", TIME, nullable=False),
         sa.Column("disabled_at", TIME),
+        sa.Column("deleted_at", TIME),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("email", name="uq_users_email"),
         sqlite_autoincrement=True,  # nobody gets the tokens of a deleted account
@@ -38,6 +39,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_users_role_email", "users", ["role", "email"])
     op.create_index("ix_users_disabled_at", "users", ["disabled_at"])
+    op.create_index("ix_users_deleted_at", "users", ["deleted_at"])
     op.create_table(
         "user_sessions",
         sa.Column("id", ID, nullable=False),

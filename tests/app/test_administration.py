@@ -178,6 +178,28 @@ async def test_logins_and_refreshes_while_it_is_disabled_leave_no_session(
 
 
 @pytest.mark.parametrize("change", [{"role": "editor"}, {"disabled": True}])
+async def test_change_invalidates_what_is_cached_of_the_account(
+    user: dict[str, Any], admin: Admin, resources: Resources, change: dict[str, Any]
+):
+    """Not only what belongs to a session."""
+    loads = 0
+
+    async def load() -> int:
+        nonlocal loads
+        loads += 1
+        return loads
+
+    async def cached() -> int:
+        tags = [f"user:{user['id']}"]
+        return await resources["cache"].get_or_load("a value", int, load, ttl=60, tags=tags)
+
+    before = [await cached(), await cached()]
+    await admin.change(user["id"], **change)
+
+    assert (before, await cached()) == ([1, 1], 2)
+
+
+@pytest.mark.parametrize("change", [{"role": "editor"}, {"disabled": True}])
 async def test_last_administrator_stays_one(
     admin: Admin, new_admin: NewAdmin, change: dict[str, Any]
 ):

@@ -13,18 +13,17 @@ WIRING = {
         "from app.models.user": "from app.models.note import Note\nfrom app.models.user",
     },
     "app/dependencies.py": {
-        "from app.services.users": "from app.services.notes import NoteService\n"
-        "from app.services.users",
+        "from app.services.sessions": "from app.services.notes import NoteService\n"
+        "from app.services.sessions",
         "import on_resources\n": "import on_resources, on_session\n",
-        "Logins = Annotated[LoginService, Depends(on_resources(LoginService))]\n": "Logins = "
-        "Annotated[LoginService, Depends(on_resources(LoginService))]\n"
+        "Depends(on_resources(SessionService))]\n": "Depends(on_resources(SessionService))]\n"
         "Notes = Annotated[NoteService, Depends(on_session(NoteService))]\n",
     },
     "app/main.py": {
-        "import tokens, users\n": "import notes, tokens, users\n",
-        "users, tokens]\n": "users, tokens, notes]\n",
+        "import administration, sessions": "import administration, notes, sessions",
+        "sessions, administration]\n": "sessions, administration, notes]\n",
     },
-    "benchmarks/schemathesis.toml": {'"none"]': '"none", "get_notes"]'},
+    "benchmarks/schemathesis.toml": {'"get_users"]': '"get_users", "get_notes"]'},
 }
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends
 
 from app.services.administration import AdministrationService
+from app.services.audit import AuditService
 from app.services.deletion import DeletionService
 from app.services.logins import LoginService
 from app.services.sessions import SessionService
@@ -17,6 +18,7 @@ from chassis.http.dependencies import on_resources
 
 Users = Annotated[UserService, Depends(on_resources(UserService))]
 Logins = Annotated[LoginService, Depends(on_resources(LoginService))]
+Audit = Annotated[AuditService, Depends(on_resources(AuditService))]
 Deletion = Annotated[DeletionService, Depends(on_resources(DeletionService))]
 Administration = Annotated[AdministrationService, Depends(on_resources(AdministrationService))]
 UserSessions = Annotated[SessionService, Depends(on_resources(SessionService))]

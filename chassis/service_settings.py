@@ -10,6 +10,7 @@ from chassis.auth.settings import (
     MAKE_KEY,
     MIN_SECRET_LENGTH,
     NO_KEY,
+    AuditSettings,
     PasswordSettings,
     TokenSettings,
 )
@@ -54,6 +55,7 @@ class ChassisSettings(Sources):
     sentry: SentrySettings = Field(default_factory=SentrySettings)
     tokens: TokenSettings = Field(default_factory=TokenSettings)
     passwords: PasswordSettings = Field(default_factory=PasswordSettings)
+    audit: AuditSettings = Field(default_factory=AuditSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     files: FilesSettings = Field(default_factory=FilesSettings)
     processes: ProcessesSettings = Field(default_factory=ProcessesSettings)

@@ -20,10 +20,10 @@ WIRING = {
         "Notes = Annotated[NoteService, Depends(on_session(NoteService))]\n",
     },
     "app/main.py": {
-        "import administration, sessions": "import administration, notes, sessions",
-        "sessions, administration]\n": "sessions, administration, notes]\n",
+        "administration, audit, sessions": "administration, audit, notes, sessions",
+        "administration, audit]\n": "administration, audit, notes]\n",
     },
-    "benchmarks/schemathesis.toml": {'"get_users"]': '"get_users", "get_notes"]'},
+    "benchmarks/schemathesis.toml": {'"get_audit_events"]': '"get_audit_events", "get_notes"]'},
 }
 
 

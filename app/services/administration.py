@@ -79,22 +79,27 @@ class AdministrationService:
             if changes.get("disabled_at"):
                 ended = await _end_sessions(session, user_id)
             stored = await _read(session, user_id)
+            await self._audit(session, admin, user_id, changes, ended)
             tags = {f"session:{session_id}" for session_id in ended}
             async with self.cache.invalidating(f"user:{user_id}", *tags):
                 await session.commit()
-        self._record(admin, user_id, changes, ended)
         return stored
 
-    def _record(
-        self, admin: Account, user_id: int, changes: dict[str, Any], ended: Sequence[int]
+    async def _audit(
+        self,
+        session: AsyncSession,
+        admin: Account,
+        user_id: int,
+        changes: dict[str, Any],
+        ended: Sequence[int],
     ) -> None:
-        record = partial(self.events.record, account=user_id, by=str(admin.user.id))
+        audit = partial(self.events.audit, session, account=user_id, actor=admin.user.id)
         if "role" in changes:
-            record("role_changed", role=changes["role"])
+            await audit("role_changed", role=changes["role"])
         if "disabled_at" in changes:
-            record("account_disabled" if changes["disabled_at"] else "account_enabled")
+            await audit("account_disabled" if changes["disabled_at"] else "account_enabled")
         for session_id in ended:
-            record("session_ended", session=session_id, reason="disabled")
+            await audit("session_ended", session=session_id, reason="disabled")
 
 
 def _takes_rights(changes: dict[str, Any]) -> bool:

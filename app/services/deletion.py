@@ -12,6 +12,7 @@ from app.logins.last_admin import lock_admins, refuse_last_admin
 from app.logins.password_throttle import PasswordThrottle
 from app.models import LoginNetwork, User, UserSession
 from app.schemas.user import Account, Role, UserRead
+from app.services.audit import erase_addresses
 from app.services.review_deletion import delete_reviews  # sample
 from app.services.users import COLUMNS, UserService
 from chassis.clock import now
@@ -30,7 +31,7 @@ AT_ONCE: Sequence[Any] = (UserSession, LoginNetwork)
 # Each deletes a batch of what may have many rows, in the caller's transaction, and returns how many
 # it has found and the tags to invalidate. What has no such function goes with the account's row.
 Batch = Callable[[AsyncSession, int], Awaitable[tuple[int, set[str]]]]
-IN_BATCHES: list[Batch] = []
+IN_BATCHES: list[Batch] = [erase_addresses]
 IN_BATCHES += [delete_reviews]  # sample
 
 
@@ -72,10 +73,10 @@ class DeletionService:
             for model in AT_ONCE:
                 await session.execute(delete(model).where(model.user_id == user_id))
             await session.execute(update(User).where(User.id == user_id).values(_empty(user_id)))
+            await self.events.audit(session, "account_deleted", user_id, account.session_id)
             tags = {f"session:{session_id}" for session_id in ended}
             async with self.cache.invalidating(f"user:{user_id}", *tags):
                 await session.commit()
-        self.events.record("account_deleted", user_id, account.session_id)
 
     async def delete_rest(self, user_id: int, seconds: float) -> None:
         """Of an account that has ended: a batch at least, and then more for so long."""

@@ -106,11 +106,11 @@ class LoginService:
             tokens, is_new = await idempotent.run(session, TokensRead, work)
             if not is_new:
                 return Login(tokens, outdated=False)
+            await self.events.audit(session, "login", user.id, session_id)
             ended = await end_oldest(session, user.id, self.max_sessions, latest=session_id)
+            for each in ended:
+                await self.events.audit(session, "session_ended", user.id, each, reason="too many")
             await self._commit(session, ended)
-        self.events.record("login", user.id, session_id)
-        for each in ended:
-            self.events.record("session_ended", user.id, each, reason="too many")
         return Login(tokens, verified.outdated)
 
     async def _open(
@@ -182,8 +182,8 @@ class LoginService:
 
     async def _end(self, session: AsyncSession, user_id: int, session_id: int, reason: str) -> None:
         await session.execute(delete(UserSession).where(UserSession.id == session_id))
+        await self.events.audit(session, "session_ended", user_id, session_id, reason=reason)
         await self._commit(session, [session_id])
-        self.events.record("session_ended", user_id, session_id, reason=reason)
 
     async def _commit(self, session: AsyncSession, ended: Sequence[int]) -> None:
         if not ended:

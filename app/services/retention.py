@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import RefreshToken, UserSession
+from chassis.auth.audit_model import AuditEvent
 from chassis.clock import now
 from chassis.database.transactions import retry_on_deadlock
 from chassis.idempotency.model import IdempotencyRecord
@@ -20,9 +21,11 @@ BATCH = 200  # rows of a transaction, which holds its locks for about 10 ms
 PAUSE = 2  # times the duration of a batch: cleaning takes a third of the database's time, at most
 
 RECORDS: Any = IdempotencyRecord.__table__
+AUDIT_EVENTS: Any = AuditEvent.__table__
 SESSIONS: Any = UserSession.__table__
 TOKENS: Any = RefreshToken.__table__
 DELETE_RECORD = delete(RECORDS).where(RECORDS.c.digest == bindparam("id"))
+DELETE_AUDIT_EVENT = delete(AUDIT_EVENTS).where(AUDIT_EVENTS.c.id == bindparam("id"))
 DELETE_TOKEN = delete(TOKENS).where(TOKENS.c.digest == bindparam("id"))
 DELETE_SESSION = delete(SESSIONS).where(SESSIONS.c.id == bindparam("id"))
 
@@ -36,7 +39,9 @@ class RetentionService:
 
     def __init__(self, resources: Resources) -> None:
         self.sessions = resources["sessions"]
-        self.session_ttl = timedelta(seconds=resources["settings"].tokens.session_ttl)
+        settings = resources["settings"]
+        self.session_ttl = timedelta(seconds=settings.tokens.session_ttl)
+        self.audit_retention = timedelta(seconds=settings.audit.retention)
 
     async def clean(self, seconds: float = 40) -> None:
         """At least a batch of each table, then more while there are expired rows and time is left.
@@ -44,7 +49,10 @@ class RetentionService:
         If a table fails, the others are still cleaned; then it raises the first error.
         """
         ends_at = time.monotonic() + seconds
-        tables = [self._clean_records, self._clean_tokens, self._clean_old_sessions]
+        tables = [
+            *(self._clean_records, self._clean_tokens),
+            *(self._clean_old_sessions, self._clean_audit_events),
+        ]
         errors: list[SQLAlchemyError] = []
         while tables:
             for clean_batch in [*tables]:
@@ -104,6 +112,16 @@ class RetentionService:
                 await _delete(session, DELETE_SESSION, ids)
             await session.commit()
         return max(len(ids), len(digests))
+
+    @retry_on_deadlock
+    async def _clean_audit_events(self) -> int:
+        old = AUDIT_EVENTS.c.created_at < now() - self.audit_retention
+        wanted = select(AUDIT_EVENTS.c.id).where(old).order_by(AUDIT_EVENTS.c.created_at)
+        async with self.sessions.write() as session:
+            ids = await _lock(session, wanted)
+            await _delete(session, DELETE_AUDIT_EVENT, ids)
+            await session.commit()
+        return len(ids)
 
 
 async def _lock(session: AsyncSession, rows: Select[Any]) -> Sequence[Any]:

@@ -68,10 +68,10 @@ class SessionService:
         if not ids:
             return
         await session.execute(delete(UserSession).where(UserSession.id.in_(ids)))
+        for id in ids:
+            await self.events.audit(session, "session_ended", user_id, id, reason=reason)
         async with self.cache.invalidating(*(f"session:{id}" for id in ids)):
             await session.commit()
-        for id in ids:
-            self.events.record("session_ended", user_id, id, reason=reason)
 
 
 def _read(row: Any, account: Account) -> SessionRead:

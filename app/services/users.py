@@ -70,8 +70,8 @@ class UserService:
                 return user
             job = SendWelcome(user_id=user.id)
             await self.outbox.write(session, job, key=f"welcome-{user.id}")
+            await self.events.audit(session, "registered", user.id)
             await session.commit()
-        self.events.record("registered", user.id)
         return user
 
     @retry_on_deadlock
@@ -88,7 +88,6 @@ class UserService:
             self.passwords.refuse_weak(body.password, account.user.email)
             old_hash = await self.require_password(account, body.current_password, throttle)
             changes["password_hash"] = await self.passwords.hash(body.password)
-        ended: list[int] = []
         async with self.sessions.write() as session:
             this = (User.id == account.user.id) & User.deleted_at.is_(None)
             me = select(*COLUMNS, User.password_hash).where(this)
@@ -100,7 +99,9 @@ class UserService:
             if not (changes := differing(locked, changes)):
                 return user
             if old_hash is not None:
-                ended = await self._end_logins(session, account)
+                own = account.session_id
+                await self.events.audit(session, "password_changed", user.id, own)
+                await self._end_logins(session, account)
             await session.execute(update(User).where(User.id == user.id).values(changes))
             user = await self._read(session, user.id)
             tags = {f"user:{user.id}"}
@@ -108,10 +109,6 @@ class UserService:
                 tags |= await tags_of_reviewer(session, user.id)  # sample
             async with self.cache.invalidating(*tags):
                 await session.commit()
-        if old_hash is not None:
-            self.events.record("password_changed", user.id, account.session_id)
-        for session_id in ended:
-            self.events.record("session_ended", user.id, session_id, reason="password change")
         return user
 
     @retry_on_deadlock
@@ -136,9 +133,9 @@ class UserService:
             if user_id is None:
                 raise NotFound(f"There is no account for {email}")
             await session.execute(update(User).where(User.id == user_id).values(role=role))
+            await self.events.audit(session, "role_changed", user_id, role=role)
             async with self.cache.invalidating(f"user:{user_id}"):
                 await session.commit()
-        self.events.record("role_changed", user_id, role=role)
 
     async def _insert(self, session: AsyncSession, user: User) -> UserRead:
         session.add(user)
@@ -172,7 +169,7 @@ class UserService:
             raise Invalid("Is not the current password", ("body", "current_password"))
         return hash
 
-    async def _end_logins(self, session: AsyncSession, account: Account) -> list[int]:
+    async def _end_logins(self, session: AsyncSession, account: Account) -> None:
         """All but the access tokens of this session: a refresh token may have been stolen.
 
         The account is locked, which excludes logins; locking its session excludes refreshes.
@@ -182,9 +179,11 @@ class UserService:
         theirs = RefreshToken.session_id == account.session_id
         await session.execute(delete(RefreshToken).where(theirs))
         others = (UserSession.user_id == account.user.id) & ~own
-        ended = list(await session.scalars(select(UserSession.id).where(others)))
+        for ended in await session.scalars(select(UserSession.id).where(others)):
+            await self.events.audit(
+                session, "session_ended", account.user.id, ended, reason="password change"
+            )
         await session.execute(delete(UserSession).where(others))
-        return ended
 
     async def _load(self, user_id: int, session_id: int) -> Account:
         wanted = (

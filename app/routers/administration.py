@@ -42,4 +42,4 @@ async def update_user(
     preconditions: RequestPreconditions,
 ) -> UserAdminRead:
     """A new role, and disabling, take effect with the account's next request."""
-    return await administration.update(account, user_id, body, preconditions)
+    return await administration.update(account.user.id, user_id, body, preconditions)

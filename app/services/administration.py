@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.logins.last_admin import lock_admins, refuse_last_admin
 from app.models import User, UserSession
-from app.schemas.user import Account, Role
+from app.schemas.user import Role
 from app.schemas.user_admin import UserAdminRead, UserAdminUpdate, UserQuery
 from chassis.clock import now
 from chassis.database.keyset import Sort
@@ -32,6 +32,7 @@ class AdministrationService:
         self.sessions = resources["sessions"]
         self.cache = resources["cache"]
         self.events = resources["security"]
+        self.passwords = resources["passwords"]
 
     async def page(self, query: UserQuery) -> Page[UserAdminRead]:
         wanted = select(*COLUMNS).where(TABLE.c.deleted_at.is_(None))
@@ -57,11 +58,12 @@ class AdministrationService:
     @retry_on_deadlock
     async def update(
         self,
-        admin: Account,
+        actor: int | None,
         user_id: int,
         body: UserAdminUpdate,
         preconditions: Preconditions = UNCONDITIONAL,
     ) -> UserAdminRead:
+        """`actor`: the administrator's account; None: a command."""
         changes = body.model_dump(exclude_unset=True)
         async with self.sessions.write() as session:
             # All that may be the last, before the account itself: one order of locks.
@@ -79,21 +81,47 @@ class AdministrationService:
             if changes.get("disabled_at"):
                 ended = await _end_sessions(session, user_id)
             stored = await _read(session, user_id)
-            await self._audit(session, admin, user_id, changes, ended)
+            await self._audit(session, actor, user_id, changes, ended)
             tags = {f"session:{session_id}" for session_id in ended}
             async with self.cache.invalidating(f"user:{user_id}", *tags):
                 await session.commit()
         return stored
 
+    async def id_of(self, email: str) -> int:
+        this = (User.email == email) & User.deleted_at.is_(None)
+        async with self.sessions.current() as session:
+            user_id: int | None = await session.scalar(select(User.id).where(this))
+        if user_id is None:
+            raise NotFound(f"There is no account for {email}")
+        return user_id
+
+    @retry_on_deadlock
+    async def set_password(self, user_id: int, email: str, password: str) -> None:
+        """For an operator; ends all sessions. Raises Invalid where the password is weak."""
+        self.passwords.refuse_weak(password, email)
+        password_hash = await self.passwords.hash(password)
+        async with self.sessions.write() as session:
+            await _read(session, user_id, lock=True)
+            this = update(User).where(User.id == user_id)
+            await session.execute(this.values(password_hash=password_hash))
+            ended = await _end_sessions(session, user_id)
+            await self.events.audit(session, "password_changed", user_id)
+            for each in ended:
+                reason = "password change"
+                await self.events.audit(session, "session_ended", user_id, each, reason=reason)
+            tags = {f"session:{session_id}" for session_id in ended}
+            async with self.cache.invalidating(f"user:{user_id}", *tags):
+                await session.commit()
+
     async def _audit(
         self,
         session: AsyncSession,
-        admin: Account,
+        actor: int | None,
         user_id: int,
         changes: dict[str, Any],
         ended: Sequence[int],
     ) -> None:
-        audit = partial(self.events.audit, session, account=user_id, actor=admin.user.id)
+        audit = partial(self.events.audit, session, account=user_id, actor=actor)
         if "role" in changes:
             await audit("role_changed", role=changes["role"])
         if "disabled_at" in changes:

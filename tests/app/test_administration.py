@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
@@ -15,8 +16,9 @@ from app.schemas.user import Role
 from app.settings import Settings
 from chassis.resources import Resources, open_resources
 from tests.accounts import account_headers
+from tests.command import run
 from tests.conftest import client_of
-from tests.databases import mariadb_only
+from tests.databases import mariadb_only, sqlite_only
 from tests.logins import (
     EMAIL,
     PASSWORD,
@@ -363,3 +365,52 @@ async def test_list_of_accounts_is_found_by_an_index(admin: Admin, resources: Re
             read[str(query)] = sum(float(step["r_rows"]) for step in plan.mappings())
 
     assert max(read.values()) <= 30, read
+
+
+@sqlite_only
+async def test_operator_sets_a_password_disables_and_enables(
+    client: httpx.AsyncClient,
+    user: dict[str, Any],
+    environment: dict[str, Any],
+    settings: Settings,
+    admin: Admin,
+    tmp_path: Path,
+):
+    variables = environment | {"CACHE_NAMESPACE": settings.cache.namespace}
+
+    def command(*arguments: str, text: str = "") -> tuple[int, str, str]:
+        return run(tmp_path, *arguments, text=text, **variables)
+
+    token = (await tokens_of(client))["access_token"]
+    await me(client, token)  # now it is cached
+    weak = command("set-password", EMAIL, text="short\n")
+    unusable = command("set-password", EMAIL, text="a\tpassword with a tab\n")
+    kept = await me(client, token)
+    done = command("set-password", "Mary@Example.com", text=" prometheus unbound\n")
+    ended = await me(client, token)
+    old, new = await log_in(client), await log_in(client, " prometheus unbound")
+    disabled = command("disable-user", EMAIL)
+    refused = await log_in(client, " prometheus unbound")
+    enabled = command("enable-user", EMAIL)
+    again = await log_in(client, " prometheus unbound")
+    own = (await me(client, admin.headers["Authorization"][7:])).json()["email"]
+    last = command("disable-user", own)
+    shown = command("audit", "--account", EMAIL, "--since", "2020-01-01")
+    by_id = command("audit", "--account", str(user["id"]), "--limit", "1")
+
+    assert (weak[0], weak[2]) == (1, "password: String should have at least 12 characters\n")
+    assert (unusable[0], unusable[2]) == (1, "password: Contains a control character\n")
+    assert (kept.status_code, done[0]) == (200, 0)
+    assert is_unauthorized(ended)
+    assert (old.status_code, new.status_code) == (401, 200)
+    assert (disabled[0], disabled[1].splitlines()[-1]) == (0, f"{EMAIL}: disabled")
+    assert (refused.status_code, enabled[0], again.status_code) == (403, 0, 200)
+    assert (last[0], "last administrator" in last[2]) == (1, True)
+    assert PASSWORD not in shown[1]
+    rows = [line for line in shown[1].splitlines() if "command" in line]
+    assert [line.split("\u2502")[2].strip() for line in rows] == [
+        "account_enabled",
+        *("session_ended", "account_disabled"),
+        *("session_ended", "password_changed"),
+    ]
+    assert by_id[1].count("login") == 1

@@ -11,6 +11,7 @@ from fastapi import Depends
 from app.services.administration import AdministrationService
 from app.services.audit import AuditService
 from app.services.deletion import DeletionService
+from app.services.export import ExportService
 from app.services.logins import LoginService
 from app.services.sessions import SessionService
 from app.services.users import UserService
@@ -20,5 +21,6 @@ Users = Annotated[UserService, Depends(on_resources(UserService))]
 Logins = Annotated[LoginService, Depends(on_resources(LoginService))]
 Audit = Annotated[AuditService, Depends(on_resources(AuditService))]
 Deletion = Annotated[DeletionService, Depends(on_resources(DeletionService))]
+Export = Annotated[ExportService, Depends(on_resources(ExportService))]
 Administration = Annotated[AdministrationService, Depends(on_resources(AdministrationService))]
 UserSessions = Annotated[SessionService, Depends(on_resources(SessionService))]

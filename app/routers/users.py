@@ -1,7 +1,9 @@
 from fastapi import APIRouter, BackgroundTasks, Response
+from fastapi.responses import StreamingResponse
 
 from app.authentication import CurrentAccount, RequestThrottle
-from app.dependencies import Deletion, Users
+from app.dependencies import Deletion, Export, Users
+from app.schemas.export import AccountExport
 from app.schemas.user import UserCreate, UserDelete, UserRead, UserUpdate
 from chassis.http.dependencies import Idempotent, RequestPreconditions
 from chassis.http.openapi import problems, sends
@@ -50,3 +52,15 @@ async def delete_current_user(
     await deletion.delete(account, body.current_password, throttle, preconditions)
     # If this is lost, the periodic job does it.
     background.add_task(deletion.delete_rest, account.user.id, seconds=2)
+
+
+@router.get("/me/export", response_model=AccountExport, responses=problems(401))
+@limited("reads", cost=10)
+async def export_current_user(account: CurrentAccount, export: Export) -> StreamingResponse:
+    """All that the service has of this account, as a file."""
+    name = f'attachment; filename="account-{account.user.id}.json"'
+    return StreamingResponse(
+        export.stream(account),
+        headers={"Content-Disposition": name},
+        media_type="application/json",
+    )

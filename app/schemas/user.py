@@ -68,7 +68,9 @@ class UserUpdate(Body):
 
 
 class UserDelete(Body):
-    current_password: str = Field(max_length=password_rules.MAX_RAW)
+    current_password: str = Field(
+        max_length=password_rules.MAX_RAW, examples=["a sentence that nobody else says"]
+    )
 
 
 class UserRead(BaseModel):

@@ -227,3 +227,15 @@ async def test_review_of_an_account_that_is_gone_is_a_conflict(
     assert response.status_code == 409
     assert "deleted" in response.json()["detail"]
     assert await wrong_figures(resources) == []
+
+
+async def test_reviews_are_exported_in_pages_each_once(
+    client: httpx.AsyncClient, user: dict[str, Any], resources: Resources
+):
+    await add_reviews(resources, user["id"], 230)
+    token = (await tokens_of(client))["access_token"]
+    exported = await client.get("/v1/users/me/export", headers=bearing(token))
+
+    books = [review["book_id"] for review in exported.json()["reviews"]]
+    assert len(books) == 230
+    assert books == sorted(set(books))

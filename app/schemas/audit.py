@@ -1,9 +1,17 @@
+import re
 from datetime import datetime
+from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field
 
 from chassis.schemas.fields import Id, Whole
 from chassis.schemas.page import After, Limit
+
+
+def _written_out(value: object) -> object:
+    if isinstance(value, str) and not re.match(r"\d{4}-", value):
+        raise ValueError("is not a time such as 2026-03-01T09:30:00Z")  # a number of seconds, say
+    return value
 
 
 class AuditEventRead(BaseModel):
@@ -24,4 +32,4 @@ class AuditQuery(BaseModel):
     limit: Limit = 20
     after: After = None
     account_id: Whole[Id] | None = None
-    since: AwareDatetime | None = None
+    since: Annotated[AwareDatetime, BeforeValidator(_written_out)] | None = None

@@ -236,7 +236,12 @@ async def test_log_is_searched_by_account_and_time(
     assert len(await log_of(client, admin, since=since)) == 60
     assert [each["account_id"] for each in await log_of(client, admin, account_id=7)] == [7] * 3
     assert len(await log_of(client, admin, account_id=7, since=since)) == 1
-    for query in ({"since": "2026-03-01"}, {"since": "2026-03-01T09:00:00"}, {"account_id": 0}):
+    assert len(await log_of(client, admin, since="0001-01-01T00:00:00Z")) == 120
+    assert await log_of(client, admin, since="9999-12-31T23:59:59Z") == []
+    times = ["2026-03-01", "2026-03-01T09:00:00", "0", "1700000000", ""]
+    times.append("0001-01-01T00:00:00+23:00")  # before the first year in UTC
+    queries = [{"account_id": "0"}, *({"since": time} for time in times)]
+    for query in queries:
         refused = await client.get(URL, params=query, headers=admin)
         assert refused.status_code == 422, query
 

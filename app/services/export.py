@@ -24,7 +24,11 @@ async def _sessions(resources: Resources, account: Account, after: str | None) -
 
 async def _audit_events(resources: Resources, account: Account, after: str | None) -> Page[Any]:
     query = AuditQuery(limit=MAX_LIMIT, after=after, account_id=account.user.id)
-    return await AuditService(resources).page(query)
+    page = await AuditService(resources).page(query)
+    for event in page.items:
+        if event.actor_id != account.user.id:
+            event.client = None  # the address of an administrator
+    return page
 
 
 # sample: begin

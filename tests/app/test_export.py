@@ -6,11 +6,16 @@ from typing import Any
 import httpx2 as httpx
 from sqlalchemy import insert
 
+from app.main import create_app
 from app.models import AuditEvent
 from app.schemas.export import AccountExport
+from app.schemas.user import Role
 from app.services.export import PARTS
+from app.settings import Settings
 from chassis.clock import now
 from chassis.resources import Resources
+from tests.accounts import account_headers
+from tests.conftest import client_of
 from tests.logins import REGISTER, bearing, is_unauthorized, tokens_of
 from tests.queries import recorded
 
@@ -39,6 +44,22 @@ async def test_export_has_what_the_routes_show_and_nothing_of_others(
     assert events == ["login", "login", "registered"]
     assert {each["account_id"] for each in exported["audit_events"]} == {user["id"]}
     assert "percy" not in response.text
+
+
+async def test_addresses_of_administrators_are_not_exported(
+    settings: Settings, client: httpx.AsyncClient, user: dict[str, Any], resources: Resources
+):
+    admin = await account_headers(Role.ADMIN, resources)
+    async with client_of(create_app(settings), resources, "198.51.100.7") as elsewhere:
+        path = f"/v1/users/{user['id']}"
+        await elsewhere.patch(path, json={"role": "editor"}, headers=admin)
+    token = (await tokens_of(client))["access_token"]
+    response = await client.get(URL, headers=bearing(token))
+
+    events = response.json()["audit_events"]
+    shown = [(each["event"], each["client"]) for each in events]
+    assert shown == [("login", "127.0.0.1"), ("role_changed", None), ("registered", "127.0.0.1")]
+    assert "198.51.100.7" not in response.text
 
 
 async def test_export_is_read_in_pages(

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 if __name__ == "__main__":
     # What imports make stays: collections among it find nothing, and take a tenth of the start.
     gc.set_threshold(20_000, 10, 10)
+    from app import account_commands  # noqa: F401
     from app.cli import app
     from app.sample import commands  # noqa: F401  # sample
 

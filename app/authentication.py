@@ -110,5 +110,11 @@ async def require_editor(account: CurrentAccount) -> None:
         raise Forbidden("This needs the role `editor`")
 
 
+async def require_admin(account: CurrentSession) -> None:
+    if not account.user.role.includes(Role.ADMIN):
+        raise Forbidden("This needs the role `admin`")
+
+
 # For `dependencies=[...]` of a route.
 Editor = Depends(require_editor)
+Admin = Depends(require_admin)

@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 @contextmanager
-def _errors_as_lines() -> Iterator[None]:
+def errors_as_lines() -> Iterator[None]:
     """Exit with a line in place of a traceback."""
     try:
         yield
@@ -67,7 +67,7 @@ async def _in_users(work: Callable[[UserService], Awaitable[T]]) -> T:
         return await work(UserService(resources))
 
 
-def _read_password() -> str:
+def read_password() -> str:
     """The line without its end; spaces are part of a password."""
     if sys.stdin.isatty():
         password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
@@ -87,11 +87,11 @@ def create_user(
 ) -> None:
     """Create an account; the password is asked for, or is the first line of standard input."""
     try:
-        body = UserCreate(email=email, name=name or email, password=_read_password())
+        body = UserCreate(email=email, name=name or email, password=read_password())
     except ValidationError as error:
         faults = (f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
         raise SystemExit("\n".join(faults)) from None
-    with _errors_as_lines():
+    with errors_as_lines():
         user = asyncio.run(_in_users(lambda users: users.create(body, role)))
     typer.echo(f"Account {user.id}: {user.email}, {user.role}")
 
@@ -105,7 +105,7 @@ def set_role(
         email = normalize_email(email)
     except ValueError as error:
         raise SystemExit(f"email: {error}") from None
-    with _errors_as_lines():
+    with errors_as_lines():
         asyncio.run(_in_users(lambda users: users.set_role(email, role)))
     typer.echo(f"{email}: {role}")
 
@@ -131,7 +131,7 @@ def jobs(
     ] = None,
 ) -> None:
     """Show how many jobs wait, and the dead ones; try these again, or delete them."""
-    with _errors_as_lines():
+    with errors_as_lines():
         asyncio.run(
             care_for_jobs(
                 command_settings(),

@@ -8,11 +8,21 @@ from typing import Annotated
 
 from fastapi import Depends
 
+from app.services.administration import AdministrationService
+from app.services.audit import AuditService
+from app.services.deletion import DeletionService
+from app.services.export import ExportService
 from app.services.keys import KeyService
 from app.services.logins import LoginService
+from app.services.sessions import SessionService
 from app.services.users import UserService
 from chassis.http.dependencies import on_resources
 
 Users = Annotated[UserService, Depends(on_resources(UserService))]
 Keys = Annotated[KeyService, Depends(on_resources(KeyService))]
 Logins = Annotated[LoginService, Depends(on_resources(LoginService))]
+Audit = Annotated[AuditService, Depends(on_resources(AuditService))]
+Deletion = Annotated[DeletionService, Depends(on_resources(DeletionService))]
+Export = Annotated[ExportService, Depends(on_resources(ExportService))]
+Administration = Annotated[AdministrationService, Depends(on_resources(AdministrationService))]
+UserSessions = Annotated[SessionService, Depends(on_resources(SessionService))]

@@ -7,6 +7,7 @@ from pathlib import Path
 from app.about import TITLE
 from app.sample import jobs as sample  # sample
 from app.schemas.job import SendWelcome
+from app.services.deletion import DeletionService
 from app.services.retention import RetentionService
 from app.services.users import UserService
 from chassis.errors import NotFound
@@ -51,9 +52,14 @@ async def sweep_files(context: JobContext) -> None:
         await sweep_orphans(resources["sessions"], resources["storage"], FILE_OWNERS, orphaned)
 
 
+async def delete_accounts(context: JobContext) -> None:
+    await DeletionService(context.resources).delete_all(CLEAN_FOR)
+
+
 # To miss one costs nothing, as the next one does the same.
 PERIODIC_JOBS = {
     "clean": PeriodicJob(60, clean),
+    "delete_accounts": PeriodicJob(60, delete_accounts),
     "sweep_files": PeriodicJob(3600, sweep_files),
 }
 PERIODIC_JOBS |= sample.PERIODIC_JOBS  # sample

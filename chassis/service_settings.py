@@ -10,6 +10,7 @@ from chassis.auth.settings import (
     MAKE_KEY,
     MIN_SECRET_LENGTH,
     NO_KEY,
+    AuditSettings,
     KeySettings,
     PasswordSettings,
     TokenSettings,
@@ -58,6 +59,7 @@ class ChassisSettings(Sources):
     tokens: TokenSettings = Field(default_factory=TokenSettings)
     keys: KeySettings = Field(default_factory=KeySettings)
     passwords: PasswordSettings = Field(default_factory=PasswordSettings)
+    audit: AuditSettings = Field(default_factory=AuditSettings)
     http: HttpSettings = Field(default_factory=HttpSettings)
     files: FilesSettings = Field(default_factory=FilesSettings)
     processes: ProcessesSettings = Field(default_factory=ProcessesSettings)

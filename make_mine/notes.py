@@ -13,18 +13,17 @@ WIRING = {
         "from app.models.user": "from app.models.note import Note\nfrom app.models.user",
     },
     "app/dependencies.py": {
-        "from app.services.users": "from app.services.notes import NoteService\n"
-        "from app.services.users",
+        "from app.services.sessions": "from app.services.notes import NoteService\n"
+        "from app.services.sessions",
         "import on_resources\n": "import on_resources, on_session\n",
-        "Logins = Annotated[LoginService, Depends(on_resources(LoginService))]\n": "Logins = "
-        "Annotated[LoginService, Depends(on_resources(LoginService))]\n"
+        "Depends(on_resources(SessionService))]\n": "Depends(on_resources(SessionService))]\n"
         "Notes = Annotated[NoteService, Depends(on_session(NoteService))]\n",
     },
     "app/main.py": {
-        "import keys, tokens, users\n": "import keys, notes, tokens, users\n",
-        "users, tokens, keys]\n": "users, tokens, keys, notes]\n",
+        "keys, sessions, tokens": "keys, notes, sessions, tokens",
+        "administration, audit]\n": "administration, audit, notes]\n",
     },
-    "benchmarks/schemathesis.toml": {'"get_keys"]': '"get_keys", "get_notes"]'},
+    "benchmarks/schemathesis.toml": {'"get_audit_events"]': '"get_audit_events", "get_notes"]'},
 }
 
 

@@ -17,6 +17,7 @@ LAYERS = {
     "services": (
         *("authors", "books", "covers", "dashboard", "offers", "rankings", "reviews"),
         *("book_pages", "book_queries", "book_search", "cache_tags", "search_index"),
+        "review_deletion",
     ),
     "routers": ("authors", "books", "covers", "dashboard", "offers", "rankings", "reviews"),
     "development": ("catalogue", "demo_sellers", "sample_commands"),

@@ -67,7 +67,9 @@ def _fork_server() -> ForkServerContext:
     Each command is forked from it: the process of the tests has threads, which a fork loses.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["app.development.commands", "alembic.command", "tests.command"])
+    context.set_forkserver_preload(
+        ["app.development.commands", "app.account_commands", "alembic.command", "tests.command"]
+    )
     with chdir(ROOT):  # where Python 3.11 looks for them
         forkserver.ensure_running()
     return context

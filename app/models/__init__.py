@@ -6,6 +6,7 @@ from app.models.book import Book, BookAuthor  # sample
 from app.models.cover import Cover  # sample
 from app.models.review import Review  # sample
 from app.models.user import LoginNetwork, RefreshToken, User, UserSession
+from chassis.auth.audit_model import AuditEvent
 from chassis.cache.model import CacheEpoch
 from chassis.database.columns import Base
 from chassis.database.replica_model import ReplicaHeartbeat

@@ -17,6 +17,18 @@ class User(Base):
     password_hash: Mapped[str] = mapped_column(String(200))
     role: Mapped[str] = mapped_column(String(20))
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+    # Whoever sets it ends the sessions: no request asks for it but logins.
+    disabled_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    # Since then the row is an empty one, until all that refers to it is deleted: see
+    # app/services/deletion.py.
+    deleted_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+
+    __table_args__ = (
+        Index(None, "role", "email"),
+        Index(None, "disabled_at"),
+        Index(None, "deleted_at"),
+        Base.__table_args__,
+    )
 
 
 def new_session_id() -> int:
@@ -43,7 +55,12 @@ class UserSession(Base):
 
     id: Mapped[int] = mapped_column(Id, primary_key=True, default=new_session_id)
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    # The client of the login, as app/logins/devices.py reads it.
+    user_agent: Mapped[str | None] = mapped_column(String(200))
+    address: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
+    # The latest refresh: a request with an access token writes nothing.
+    used_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
 
     __table_args__ = (Index(None, "user_id"), Index(None, "created_at"), Base.__table_args__)
 

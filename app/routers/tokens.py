@@ -1,7 +1,7 @@
 from fastapi import APIRouter, BackgroundTasks
 
 from app.authentication import CurrentSession, LoginForm, RequestThrottle
-from app.dependencies import Logins, Users
+from app.dependencies import Logins, Users, UserSessions
 from app.schemas.token import TokenRefresh, TokensRead
 from chassis.http.dependencies import Idempotent
 from chassis.http.openapi import problems
@@ -11,7 +11,7 @@ from chassis.limits.route_limits import limited
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"], route_class=Route)
 
 
-@router.post("", responses=problems(401, 409))
+@router.post("", responses=problems(401, 403, 409))
 @limited("login")
 async def create_tokens(
     form: LoginForm,
@@ -36,6 +36,6 @@ async def refresh_tokens(body: TokenRefresh, logins: Logins, idempotent: Idempot
 
 
 @router.delete("", status_code=204, responses=problems(401, 403))
-async def delete_tokens(account: CurrentSession, logins: Logins) -> None:
+async def delete_tokens(account: CurrentSession, sessions: UserSessions) -> None:
     """Log out: no token of this session counts any more."""
-    await logins.log_out(account)
+    await sessions.log_out(account)

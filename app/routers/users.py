@@ -1,8 +1,10 @@
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, BackgroundTasks, Response
+from fastapi.responses import StreamingResponse
 
 from app.authentication import CurrentAccount, CurrentSession, RequestThrottle
-from app.dependencies import Users
-from app.schemas.user import UserCreate, UserRead, UserUpdate
+from app.dependencies import Deletion, Export, Users
+from app.schemas.export import AccountExport
+from app.schemas.user import UserCreate, UserDelete, UserRead, UserUpdate
 from chassis.http.dependencies import Idempotent, RequestPreconditions
 from chassis.http.openapi import problems, sends
 from chassis.http.routing import Route
@@ -35,3 +37,30 @@ async def update_current_user(
     throttle: RequestThrottle,
 ) -> UserRead:
     return await users.update(account, body, throttle, preconditions)
+
+
+@router.delete("/me", status_code=204, responses=problems(401, 403, 409, 412))
+async def delete_current_user(
+    body: UserDelete,
+    account: CurrentSession,
+    deletion: Deletion,
+    preconditions: RequestPreconditions,
+    throttle: RequestThrottle,
+    background: BackgroundTasks,
+) -> None:
+    """The account ends at once; what it has written is deleted right after the response."""
+    await deletion.delete(account, body.current_password, throttle, preconditions)
+    # If this is lost, the periodic job does it.
+    background.add_task(deletion.delete_rest, account.user.id, seconds=2)
+
+
+@router.get("/me/export", response_model=AccountExport, responses=problems(401, 403))
+@limited("reads", cost=10)
+async def export_current_user(account: CurrentSession, export: Export) -> StreamingResponse:
+    """All that the service has of this account, as a file."""
+    name = f'attachment; filename="account-{account.user.id}.json"'
+    return StreamingResponse(
+        export.stream(account),
+        headers={"Content-Disposition": name},
+        media_type="application/json",
+    )

@@ -67,6 +67,12 @@ class UserUpdate(Body):
     )
 
 
+class UserDelete(Body):
+    current_password: str = Field(
+        max_length=password_rules.MAX_RAW, examples=["a sentence that nobody else says"]
+    )
+
+
 class UserRead(BaseModel):
     id: int
     email: str = Field(examples=["mary@example.com"])

@@ -93,8 +93,9 @@ class KeyService:
             made, is_new = await idempotent.run(session, KeyCreated, work)
             if not is_new:
                 return made
+            owner = (account.user.id, account.session_id)
+            await self.events.audit(session, "key_created", *owner, key=made.id)
             await session.commit()  # it was in no cache: what is unknown is not stored
-        self.events.record("key_created", account.user.id, account.session_id, key=made.id)
         return made
 
     @retry_on_deadlock
@@ -104,9 +105,10 @@ class KeyService:
             done: Any = await session.execute(delete(KEYS).where(own))
             if not done.rowcount:
                 raise NotFound(f"API key {key_id} does not exist")
+            owner = (account.user.id, account.session_id)
+            await self.events.audit(session, "key_revoked", *owner, key=str(key_id))
             async with self.cache.invalidating(f"key:{key_id}"):
                 await session.commit()
-        self.events.record("key_revoked", account.user.id, account.session_id, key=str(key_id))
 
     async def record_use(self, key_id: int) -> None:
         """After the response, which an error must not change: a later request writes it, too."""
@@ -132,6 +134,7 @@ class KeyService:
             select(*HELD, *USER)
             .join(User, User.id == KEYS.c.user_id)
             .where(KEYS.c.id == key.key_id, User.id == key.user_id)
+            .where(User.disabled_at.is_(None), User.deleted_at.is_(None))
         )
         async with self.sessions.current() as session:
             row = (await session.execute(wanted)).mappings().first()

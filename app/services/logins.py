@@ -4,22 +4,23 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha256
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.logins.devices import device_of_request
 from app.logins.networks import has_logged_in, record_network
 from app.logins.password_throttle import PasswordThrottle
+from app.logins.refusals import PasswordChanged, TokenRefused
 from app.logins.session_limit import end_oldest
 from app.models import RefreshToken, User, UserSession
 from app.models.user import new_session_id
 from app.schemas.token import TokensRead
-from app.schemas.user import Account
 from chassis.auth.access_tokens import Claims
 from chassis.clock import now
 from chassis.database.transactions import retry_on_deadlock
-from chassis.errors import Unauthorized
+from chassis.errors import Forbidden, Unauthorized
 from chassis.idempotency.requests import NO_KEY, IdempotentRequest
 from chassis.resources import Resources
 
@@ -32,19 +33,6 @@ TOKENS: Any = RefreshToken.__table__
 class Login(NamedTuple):
     tokens: TokensRead
     outdated: bool  # the hash of its password
-
-
-class PasswordChanged(Exception):
-    """The hash that was verified is no longer that of the account."""
-
-
-class TokenRefused(Exception):
-    """The refresh token ends its session: it has expired, or it was used by two clients, of which
-    one may have stolen it.
-    """
-
-    def __init__(self, reason: Literal["expired", "reused"]) -> None:
-        self.reason = reason
 
 
 class LoginService:
@@ -89,10 +77,17 @@ class LoginService:
         self.events.record("login_failed", account)
         return Unauthorized(REFUSED)
 
+    def _refuse_disabled(self, user_id: int, disabled_at: datetime | None) -> None:
+        """Call it after the password: only its owner is told."""
+        if disabled_at is not None:
+            self.events.record("login_failed", user_id, reason="disabled")
+            raise Forbidden("This account is disabled; ask an administrator")
+
     async def _log_in(
         self, email: str, password: str, throttle: PasswordThrottle, idempotent: IdempotentRequest
     ) -> Login:
-        columns = (User.id, User.password_hash, has_logged_in(throttle.network))
+        known = has_logged_in(throttle.network)
+        columns = (User.id, User.password_hash, User.disabled_at, known)
         async with self.sessions.current() as reading:
             user = (await reading.execute(select(*columns).where(User.email == email))).first()
         verified = await throttle.verify(
@@ -104,27 +99,30 @@ class LoginService:
         )
         if user is None or not verified.matches:
             raise self._refused(user and user.id)
+        self._refuse_disabled(user.id, user.disabled_at)
         session_id = new_session_id()
         async with self.sessions.write() as session:
             work = partial(self._open, session, user, session_id, throttle.network)
             tokens, is_new = await idempotent.run(session, TokensRead, work)
             if not is_new:
                 return Login(tokens, outdated=False)
+            await self.events.audit(session, "login", user.id, session_id)
             ended = await end_oldest(session, user.id, self.max_sessions, latest=session_id)
+            for each in ended:
+                await self.events.audit(session, "session_ended", user.id, each, reason="too many")
             await self._commit(session, ended)
-        self.events.record("login", user.id, session_id)
-        for each in ended:
-            self.events.record("session_ended", user.id, each, reason="too many")
         return Login(tokens, verified.outdated)
 
     async def _open(
         self, session: AsyncSession, user: Row[Any], session_id: int, network: str
     ) -> TokensRead:
         same = (User.id == user.id) & (User.password_hash == user.password_hash)
-        if await session.scalar(select(User.id).where(same).with_for_update()) is None:
+        locked = await session.execute(select(User.disabled_at).where(same).with_for_update())
+        if (row := locked.first()) is None:
             raise PasswordChanged
+        self._refuse_disabled(user.id, row.disabled_at)
         await record_network(session, user.id, network)
-        values = {"id": session_id, "user_id": user.id, "created_at": now()}
+        values = {"id": session_id, "user_id": user.id, **device_of_request()}
         await session.execute(insert(SESSIONS).values(values))
         return await self._tokens(session, Claims(user.id, session_id))
 
@@ -178,17 +176,14 @@ class LoginService:
         # The clock of the host that has written it may be ahead: the age may be negative.
         elif not self.overlap or now() - found.used_at > self.overlap:
             raise TokenRefused("reused")
+        this_session = UserSession.id == claims.session_id
+        await session.execute(update(UserSession).where(this_session).values(used_at=now()))
         return await self._tokens(session, claims)
-
-    @retry_on_deadlock
-    async def log_out(self, account: Account) -> None:
-        async with self.sessions.write() as session:
-            await self._end(session, account.user.id, account.session_id, "logout")
 
     async def _end(self, session: AsyncSession, user_id: int, session_id: int, reason: str) -> None:
         await session.execute(delete(UserSession).where(UserSession.id == session_id))
+        await self.events.audit(session, "session_ended", user_id, session_id, reason=reason)
         await self._commit(session, [session_id])
-        self.events.record("session_ended", user_id, session_id, reason=reason)
 
     async def _commit(self, session: AsyncSession, ended: Sequence[int]) -> None:
         if not ended:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import ApiKey, RefreshToken, UserSession
+from chassis.auth.audit_model import AuditEvent
 from chassis.clock import now
 from chassis.database.transactions import retry_on_deadlock
 from chassis.idempotency.model import IdempotencyRecord
@@ -23,10 +24,12 @@ KEEP_KEYS = timedelta(days=30)  # after their expiry, so that lists say why they
 
 KEYS: Any = ApiKey.__table__
 RECORDS: Any = IdempotencyRecord.__table__
+AUDIT_EVENTS: Any = AuditEvent.__table__
 SESSIONS: Any = UserSession.__table__
 TOKENS: Any = RefreshToken.__table__
 DELETE_KEY = delete(KEYS).where(KEYS.c.id == bindparam("id"))
 DELETE_RECORD = delete(RECORDS).where(RECORDS.c.digest == bindparam("id"))
+DELETE_AUDIT_EVENT = delete(AUDIT_EVENTS).where(AUDIT_EVENTS.c.id == bindparam("id"))
 DELETE_TOKEN = delete(TOKENS).where(TOKENS.c.digest == bindparam("id"))
 DELETE_SESSION = delete(SESSIONS).where(SESSIONS.c.id == bindparam("id"))
 
@@ -40,7 +43,9 @@ class RetentionService:
 
     def __init__(self, resources: Resources) -> None:
         self.sessions = resources["sessions"]
-        self.session_ttl = timedelta(seconds=resources["settings"].tokens.session_ttl)
+        settings = resources["settings"]
+        self.session_ttl = timedelta(seconds=settings.tokens.session_ttl)
+        self.audit_retention = timedelta(seconds=settings.audit.retention)
 
     async def clean(self, seconds: float = 40) -> None:
         """At least a batch of each table, then more while there are expired rows and time is left.
@@ -49,10 +54,8 @@ class RetentionService:
         """
         ends_at = time.monotonic() + seconds
         tables = [
-            self._clean_records,
-            self._clean_tokens,
-            self._clean_old_sessions,
-            self._clean_keys,
+            *(self._clean_records, self._clean_tokens, self._clean_old_sessions),
+            *(self._clean_keys, self._clean_audit_events),
         ]
         errors: list[SQLAlchemyError] = []
         while tables:
@@ -120,6 +123,16 @@ class RetentionService:
         async with self.sessions.write() as session:
             ids = await _lock(session, expired.order_by(KEYS.c.expires_at))
             await _delete(session, DELETE_KEY, ids)
+            await session.commit()
+        return len(ids)
+
+    @retry_on_deadlock
+    async def _clean_audit_events(self) -> int:
+        old = AUDIT_EVENTS.c.created_at < now() - self.audit_retention
+        wanted = select(AUDIT_EVENTS.c.id).where(old).order_by(AUDIT_EVENTS.c.created_at)
+        async with self.sessions.write() as session:
+            ids = await _lock(session, wanted)
+            await _delete(session, DELETE_AUDIT_EVENT, ids)
             await session.commit()
         return len(ids)
 

@@ -10,6 +10,7 @@ from app.schemas.review import ReviewCreate, ReviewQuery, ReviewRead, ReviewUpda
 from app.schemas.user import UserRead
 from app.services.book_queries import no_book
 from app.services.cache_tags import tags_of_book
+from chassis.database.errors import is_broken_reference
 from chassis.database.keyset import Sort
 from chassis.database.transactions import retry_on_deadlock
 from chassis.errors import Conflict, Forbidden, NotFound
@@ -22,6 +23,7 @@ from chassis.schemas.page import Page
 
 REVIEWS: Any = Review.__table__
 SORT = Sort("-id", REVIEWS.c.id, descending=True)
+BY_BOOK = Sort("book_id", REVIEWS.c.book_id)  # of one account
 COLUMNS = [REVIEWS.c[name] for name in ReviewRead.model_fields if name != "user"]
 REVIEW = select(*COLUMNS, User.id.label("user_id"), User.name).join(
     User, User.id == REVIEWS.c.user_id
@@ -54,6 +56,14 @@ class ReviewService:
     async def latest_of(self, user_id: int, limit: int) -> list[ReviewRead]:
         wanted = REVIEW.where(REVIEWS.c.user_id == user_id).order_by(REVIEWS.c.id.desc())
         return [_read(row) for row in await self.session.execute(wanted.limit(limit))]
+
+    async def page_of(self, user_id: int, query: ReviewQuery) -> Page[ReviewRead]:
+        """By book, as the index of an account's reviews has them."""
+        wanted = REVIEW.where(REVIEWS.c.user_id == user_id).order_by(*BY_BOOK.by(REVIEWS))
+        if query.after is not None:
+            wanted = wanted.where(BY_BOOK.after()).params(BY_BOOK.cursor_params(query.after))
+        rows = await self.session.execute(wanted.limit(query.limit + 1))
+        return BY_BOOK.page([_read(row) for row in rows], query.limit)
 
     @retry_on_deadlock
     async def create(
@@ -141,6 +151,8 @@ class ReviewService:
         try:
             await self.session.flush()
         except IntegrityError as error:
+            if is_broken_reference(error):  # the account was deleted meanwhile
+                raise
             raise Conflict(f"You have reviewed book {book_id} already; change that") from error
         await self._add_rating(book_id, body.rating, count=1)
         return await self.get(book_id, review.id)

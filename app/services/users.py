@@ -34,8 +34,8 @@ class UserService:
 
     async def get(self, user_id: int) -> UserRead:
         async with self.sessions.current() as session:
-            rows = await session.execute(select(*COLUMNS).where(User.id == user_id))
-            user = rows.mappings().first()
+            this = (User.id == user_id) & User.deleted_at.is_(None)
+            user = (await session.execute(select(*COLUMNS).where(this))).mappings().first()
         if user is None:
             raise NotFound(f"Account {user_id} does not exist")
         return UserRead(**user)
@@ -70,8 +70,8 @@ class UserService:
                 return user
             job = SendWelcome(user_id=user.id)
             await self.outbox.write(session, job, key=f"welcome-{user.id}")
+            await self.events.audit(session, "registered", user.id)
             await session.commit()
-        self.events.record("registered", user.id)
         return user
 
     @retry_on_deadlock
@@ -86,11 +86,11 @@ class UserService:
         old_hash = None
         if "password" in body.model_fields_set:
             self.passwords.refuse_weak(body.password, account.user.email)
-            old_hash = await self._require_password(account, body.current_password, throttle)
+            old_hash = await self.require_password(account, body.current_password, throttle)
             changes["password_hash"] = await self.passwords.hash(body.password)
-        ended: list[int] = []
         async with self.sessions.write() as session:
-            me = select(*COLUMNS, User.password_hash).where(User.id == account.user.id)
+            this = (User.id == account.user.id) & User.deleted_at.is_(None)
+            me = select(*COLUMNS, User.password_hash).where(this)
             locked = (await session.execute(me.with_for_update())).first()
             if locked is None or old_hash not in (None, locked.password_hash):
                 raise Conflict("The account was changed by another request; try again")
@@ -99,7 +99,9 @@ class UserService:
             if not (changes := differing(locked, changes)):
                 return user
             if old_hash is not None:
-                ended = await self._end_logins(session, account)
+                own = account.session_id
+                await self.events.audit(session, "password_changed", user.id, own)
+                await self._end_logins(session, account)
             await session.execute(update(User).where(User.id == user.id).values(changes))
             user = await self._read(session, user.id)
             tags = {f"user:{user.id}"}
@@ -107,10 +109,6 @@ class UserService:
                 tags |= await tags_of_reviewer(session, user.id)  # sample
             async with self.cache.invalidating(*tags):
                 await session.commit()
-        if old_hash is not None:
-            self.events.record("password_changed", user.id, account.session_id)
-        for session_id in ended:
-            self.events.record("session_ended", user.id, session_id, reason="password change")
         return user
 
     @retry_on_deadlock
@@ -135,9 +133,9 @@ class UserService:
             if user_id is None:
                 raise NotFound(f"There is no account for {email}")
             await session.execute(update(User).where(User.id == user_id).values(role=role))
+            await self.events.audit(session, "role_changed", user_id, role=role)
             async with self.cache.invalidating(f"user:{user_id}"):
                 await session.commit()
-        self.events.record("role_changed", user_id, role=role)
 
     async def _insert(self, session: AsyncSession, user: User) -> UserRead:
         session.add(user)
@@ -151,24 +149,27 @@ class UserService:
         rows = await session.execute(select(*COLUMNS).where(User.id == user_id))
         return UserRead(**rows.mappings().one())
 
-    async def _require_password(
+    async def require_password(
         self, account: Account, password: str, throttle: PasswordThrottle
     ) -> str:
+        """Its hash, for a comparison once the account is locked. Raises Invalid."""
         user = account.user
         columns = (User.password_hash, has_logged_in(throttle.network))
         async with self.sessions.current() as session:
-            found = (await session.execute(select(*columns).where(User.id == user.id))).first()
-        hash: str | None = found and found.password_hash
-        known = bool(found and found.has_logged_in)
+            this = (User.id == user.id) & User.deleted_at.is_(None)
+            found = (await session.execute(select(*columns).where(this))).first()
+        if found is None:
+            raise NotFound("The account has been deleted")
+        hash: str = found.password_hash
         verified = await throttle.verify(
-            user.email, password, hash, account=user.id, is_known_network=known
+            user.email, password, hash, account=user.id, is_known_network=found.has_logged_in
         )
-        if hash is None or not verified.matches:
+        if not verified.matches:
             self.events.record("password_refused", user.id, account.session_id)
             raise Invalid("Is not the current password", ("body", "current_password"))
         return hash
 
-    async def _end_logins(self, session: AsyncSession, account: Account) -> list[int]:
+    async def _end_logins(self, session: AsyncSession, account: Account) -> None:
         """All but the access tokens of this session: a refresh token may have been stolen.
 
         The account is locked, which excludes logins; locking its session excludes refreshes.
@@ -178,9 +179,11 @@ class UserService:
         theirs = RefreshToken.session_id == account.session_id
         await session.execute(delete(RefreshToken).where(theirs))
         others = (UserSession.user_id == account.user.id) & ~own
-        ended = list(await session.scalars(select(UserSession.id).where(others)))
+        for ended in await session.scalars(select(UserSession.id).where(others)):
+            await self.events.audit(
+                session, "session_ended", account.user.id, ended, reason="password change"
+            )
         await session.execute(delete(UserSession).where(others))
-        return ended
 
     async def _load(self, user_id: int, session_id: int) -> Account:
         wanted = (

@@ -49,6 +49,12 @@ class KeySettings(BaseModel):
     per_account: int = Field(20, ge=1, le=100, description="API keys per account")
 
 
+class AuditSettings(BaseModel):
+    retention: int = Field(
+        31_536_000, ge=1, description="Time for which rows of the audit log are kept, s"
+    )
+
+
 class PasswordSettings(BaseModel):
     min_length: int = Field(12, ge=1, description="Shortest new password, characters")
     threads: int = Field(1, ge=1, description="Passwords hashed at the same time, per worker")

@@ -39,6 +39,16 @@ SQLITE_UNDONE = {sqlite3.SQLITE_BUSY_SNAPSHOT}
 SQLITE_REFUSED = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL}
 
 
+MARIADB_REFERENCES = {(1451,), (1452,)}
+
+
+def is_broken_reference(error: DBAPIError) -> bool:
+    """Whether a row refers to one that is not there, or would, if this one were deleted."""
+    if (name := getattr(error.orig, "sqlite_errorname", None)) is not None:
+        return bool(name == "SQLITE_CONSTRAINT_FOREIGNKEY")
+    return error.orig is not None and error.orig.args[:1] in MARIADB_REFERENCES
+
+
 def is_temporary(error: DBAPIError | PoolTimeout) -> bool:
     if isinstance(error, PoolTimeout | InterfaceError) or error.connection_invalidated:
         return True

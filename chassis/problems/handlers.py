@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DataError, DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -19,7 +19,7 @@ from starlette.formparsers import MultiPartException
 from starlette.routing import Match
 from starlette.types import Scope
 
-from chassis.database.errors import is_temporary
+from chassis.database.errors import is_broken_reference, is_temporary
 from chassis.errors import RETRY_AFTER, AppError, Invalid, UnfitValue
 from chassis.problems.response import invalid, problem
 from chassis.problems.tracebacks import without_traceback
@@ -105,6 +105,15 @@ async def on_unfit_value(request: Request, error: DataError) -> Response:
     return await on_app_error(request, Invalid(message, loc))
 
 
+async def on_integrity_error(request: Request, error: IntegrityError) -> Response:
+    """409 where a reference is broken: services check them, so another request came between."""
+    if not is_broken_reference(error):
+        return await on_database_error(request, error)
+    log.info("A reference was broken: %s", error.orig, extra={"path": request.url.path})
+    detail = "Something that this refers to was deleted, or is in use, by another request"
+    return problem(HTTPStatus.CONFLICT, detail, request.scope)
+
+
 async def on_database_error(request: Request, error: DBAPIError | PoolTimeout) -> Response:
     """503 if the database is unreachable, overloaded or late; other errors are bugs (500)."""
     if not is_temporary(error):
@@ -140,6 +149,7 @@ def add_error_handlers(app: FastAPI) -> None:
         HTTPException: on_http_error,
         RequestValidationError: on_invalid_request,
         DataError: on_unfit_value,
+        IntegrityError: on_integrity_error,
         DBAPIError: on_database_error,
         PoolTimeout: on_database_error,
     }

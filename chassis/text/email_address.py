@@ -39,6 +39,12 @@ def normalize_email(text: str) -> str:
     return address.normalized
 
 
+def normalize_prefix(text: str) -> str:
+    """What the normal form of an address begins with, if the address begins with `text`."""
+    prefix: str = normalize("NFC", text.strip().translate(WIDTHS))
+    return prefix.lower()
+
+
 def _refused(reason: str) -> PydanticCustomError:
     return PydanticCustomError("email_address", "{reason}", {"reason": reason})
 

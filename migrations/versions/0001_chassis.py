@@ -1,4 +1,4 @@
-"""The chassis: epoch of the cache, idempotency records, outbox, orphaned files, heartbeat"""
+"""The chassis: epoch of the cache, idempotency records, outbox, orphaned files, heartbeat, audit"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -73,8 +73,25 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         **TABLE,
     )
+    op.create_table(
+        "audit_events",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("event", sa.String(40), nullable=False),
+        sa.Column("account_id", sa.BigInteger(), nullable=False),
+        sa.Column("actor_id", sa.BigInteger()),
+        sa.Column("session_id", sa.BigInteger()),
+        sa.Column("client", sa.String(64)),
+        sa.Column("request_id", sa.String(64)),
+        sa.Column("details", sa.JSON(), nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        **TABLE,
+    )
+    for columns in (["account_id", "created_at"], ["actor_id"], ["created_at"]):
+        op.create_index(f"ix_audit_events_{'_'.join(columns)}", "audit_events", columns)
 
 
 def downgrade() -> None:
+    op.drop_table("audit_events")
     for table in ("replica_heartbeat", "orphans", "outbox", "idempotency_records", "cache_epoch"):
         op.drop_table(table)

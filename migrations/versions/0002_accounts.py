@@ -30,16 +30,24 @@ def upgrade() -> None:
         sa.Column("password_hash", sa.String(200), nullable=False),
         sa.Column("role", sa.String(20), nullable=False),
         sa.Column("created_at", TIME, nullable=False),
+        sa.Column("disabled_at", TIME),
+        sa.Column("deleted_at", TIME),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("email", name="uq_users_email"),
         sqlite_autoincrement=True,  # nobody gets the tokens of a deleted account
         **TABLE,
     )
+    op.create_index("ix_users_role_email", "users", ["role", "email"])
+    op.create_index("ix_users_disabled_at", "users", ["disabled_at"])
+    op.create_index("ix_users_deleted_at", "users", ["deleted_at"])
     op.create_table(
         "user_sessions",
         sa.Column("id", ID, nullable=False),
         sa.Column("user_id", ID, nullable=False),
+        sa.Column("user_agent", sa.String(200)),
+        sa.Column("address", sa.String(64)),
         sa.Column("created_at", TIME, nullable=False),
+        sa.Column("used_at", TIME, nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.ForeignKeyConstraint(
             ["user_id"], ["users.id"], name="fk_user_sessions_user_id", ondelete="CASCADE"

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import URL, make_url, text
 from typer.testing import CliRunner, Result
 
+from app import account_commands as account_commands  # adds its own to `app`
 from app.cli import app, console
 from app.development import commands as commands  # adds its own to `app`
 from chassis.database.engines import create_engine
@@ -46,6 +47,9 @@ def command(
         ("import-books", f"{Path(__file__).parents[2]}/data/classics.csv"),  # sample
         ("create-user", "mary@example.com"),
         ("set-role", "mary@example.com", "editor"),
+        ("set-password", "mary@example.com"),
+        ("disable-user", "mary@example.com"),
+        ("audit",),
         ("check",),
     ],
     ids=lambda arguments: arguments[0],
@@ -78,6 +82,12 @@ def test_a_database_that_cannot_be_used_is_one_line(
         (("migrate", "--to=-99"), 1, "Relative revision -99 didn't produce 99 migrations"),
         (("jobs", "--requeue", "9" * 20), 2, "Invalid value for '--requeue'"),
         (("jobs", "--discard", "0"), 2, "Invalid value for '--discard'"),
+        (("audit", "--since", "yesterday"), 2, "Invalid value for '--since'"),
+        (("audit", "--limit", "101"), 2, "Invalid value for '--limit'"),
+        (("audit", "--account", "mary"), 1, "email: An email address must have an @-sign"),
+        (("audit", "--account", "0"), 1, "There is no account 0"),
+        (("set-password", "mary@example.com"), 1, "There is no account for mary@example.com"),
+        (("enable-user", "mary@example.com"), 1, "There is no account for mary@example.com"),
         (("demo-sellers", "--port", "99999"), 2, "Invalid value for '--port'"),  # sample
         # sample: begin
         (("import-books", "nowhere.csv"), 1, "Nothing was imported: [Errno 2] No such file"),

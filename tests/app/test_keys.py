@@ -32,6 +32,7 @@ from chassis.idempotency.model import IdempotencyRecord
 from chassis.limits.settings import LimitsSettings
 from chassis.redis.settings import RedisSettings
 from chassis.resources import Resources, open_resources
+from tests.accounts import account_headers
 from tests.conftest import client_of
 from tests.databases import sqlite_only
 from tests.logins import EMAIL, PASSWORD, REGISTER, bearing, is_unauthorized, tokens_of
@@ -109,6 +110,43 @@ async def test_key_is_taken_in_both_headers(
         response = await client.get("/v1/users/me", headers=headers)
         assert (response.status_code, response.json()) == (200, user)
         assert response.headers["Cache-Control"] == "private, no-store"
+
+
+async def test_keys_of_a_disabled_account_are_refused_until_it_is_enabled(
+    client: httpx.AsyncClient,
+    user: dict[str, Any],
+    make: Make,
+    resources: Resources,
+    settings: Settings,
+):
+    admin = await account_headers(Role.ADMIN, resources)
+    key = by_key((await make())["key"])
+    seen = []
+    async with (
+        open_resources(settings) as others,
+        client_of(create_app(settings), others) as elsewhere,
+    ):
+        for disabled in (False, True, False):
+            path, body = f"/v1/users/{user['id']}", {"disabled": disabled}
+            await client.patch(path, json=body, headers=admin)
+            seen.append((await elsewhere.get("/v1/users/me", headers=key)).status_code)
+
+    assert seen == [200, 401, 200]
+
+
+async def test_keys_end_with_their_account(
+    client: httpx.AsyncClient, session: dict[str, str], make: Make, resources: Resources
+):
+    key = by_key((await make())["key"])
+    await client.get("/v1/users/me", headers=key)
+    body = {"current_password": PASSWORD}
+    deleted = await client.request("DELETE", "/v1/users/me", json=body, headers=session)
+    async with resources["sessions"].current() as reading:
+        left = (await reading.execute(select(ApiKey.__table__))).all()
+
+    assert deleted.status_code == 204
+    assert is_unauthorized(await client.get("/v1/users/me", headers=key))
+    assert left == []
 
 
 async def test_key_sent_twice_or_beside_a_token_is_refused(

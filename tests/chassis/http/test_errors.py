@@ -122,6 +122,29 @@ async def test_what_nobody_caught_is_a_500_that_tells_no_secrets(
     assert "secret" not in response.text
 
 
+async def test_reference_that_another_request_broke_is_a_conflict(
+    settings: Settings, resources: Resources
+):
+    """It is a request whose account, say, was deleted after it had been authenticated."""
+    app = create_app(settings)
+    statements = {
+        "reference": "INSERT INTO login_networks VALUES (987654321, 'a', '2026-03-01 09:00:00')",
+        "duplicate": "INSERT INTO cache_epoch (id, number) SELECT id, 1 FROM cache_epoch",
+    }
+
+    @app.post("/broken/{what}")
+    async def broken(what: str) -> None:
+        async with resources["sessions"].write() as session:
+            await session.execute(text(statements[what]))
+
+    async with client_of(app, resources) as client:
+        reference = await client.post("/broken/reference")
+        duplicate = await client.post("/broken/duplicate")
+
+    assert is_problem(reference, 409)
+    assert is_problem(duplicate, 500)
+
+
 async def test_request_over_its_time_is_a_504_and_lets_go_of_its_connection(
     settings: Settings, resources: Resources
 ):

@@ -1,0 +1,45 @@
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from app.authentication import Admin, CurrentSession
+from app.dependencies import Administration
+from app.schemas.user_admin import UserAdminRead, UserAdminUpdate, UserQuery
+from chassis.http.dependencies import Id, RequestPreconditions
+from chassis.http.openapi import problems, sends
+from chassis.http.routing import Route
+from chassis.schemas.page import Page
+
+# After the router of `/v1/users/me`, which `/{user_id}` matches too.
+router = APIRouter(prefix="/v1/users", tags=["administration"], route_class=Route)
+
+
+@router.get("", responses=problems(401, 403), dependencies=[Admin])
+async def get_users(
+    query: Annotated[UserQuery, Query()], administration: Administration
+) -> Page[UserAdminRead]:
+    """All accounts, or those that match, in the order of their addresses."""
+    return await administration.page(query)
+
+
+@router.get(
+    "/{user_id}", responses=problems(401, 403, 404) | sends(200, "ETag"), dependencies=[Admin]
+)
+async def get_user(user_id: Id, administration: Administration) -> UserAdminRead:
+    return await administration.get(user_id)
+
+
+@router.patch(
+    "/{user_id}",
+    responses=problems(401, 403, 404, 409, 412) | sends(200, "ETag"),
+    dependencies=[Admin],
+)
+async def update_user(
+    user_id: Id,
+    body: UserAdminUpdate,
+    account: CurrentSession,
+    administration: Administration,
+    preconditions: RequestPreconditions,
+) -> UserAdminRead:
+    """A new role, and disabling, take effect with the account's next request."""
+    return await administration.update(account.user.id, user_id, body, preconditions)

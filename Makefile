@@ -14,7 +14,7 @@ pytest = $(BIN)/python -m pytest $(1)$(if $(filter yes,$(AGAIN)), || { test $$? 
 
 .DEFAULT_GOAL := help
 .PHONY: help run dev mail test drill test-browser fuzz lint openapi client test-client format \
-	bench bench-parts bench-growth bench-overhead bench-overload bench-login bench-jobs bench-offers bench-covers bench-input load \
+	bench bench-parts bench-growth bench-overhead bench-overload bench-login bench-enumeration bench-jobs bench-offers bench-covers bench-input load \
 	migration resource upgrade profile secrets deploy rollback roll reload backup snapshot snapshots restore restore-drill \
 	test-compose ci audit check lock clean
 
@@ -86,6 +86,9 @@ bench-overload: .venv/dev ## Measure a worker at and above its capacity, for two
 
 bench-login: .venv/dev ## Measure the effect of fifty simultaneous logins on other requests
 	@$(BIN)/python -m benchmarks.login
+
+bench-enumeration: .venv/dev ## Compare responses to known and unknown addresses: status, body, size, time
+	@$(BIN)/python -m benchmarks.enumeration
 
 bench-jobs: .venv/dev ## Measure how soon a job begins after its commit, and how many a worker runs per second
 	@$(BIN)/python -m benchmarks.jobs

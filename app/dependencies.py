@@ -9,8 +9,12 @@ from typing import Annotated
 from fastapi import Depends
 
 from app.services.logins import LoginService
+from app.services.mailed.confirmations import ConfirmationService
+from app.services.mailed.requests import MailRequestService
 from app.services.users import UserService
 from chassis.http.dependencies import on_resources
 
 Users = Annotated[UserService, Depends(on_resources(UserService))]
+MailRequests = Annotated[MailRequestService, Depends(on_resources(MailRequestService))]
+Confirmations = Annotated[ConfirmationService, Depends(on_resources(ConfirmationService))]
 Logins = Annotated[LoginService, Depends(on_resources(LoginService))]

@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 
 from app.about import SUMMARY, TITLE, VERSION
-from app.routers import tokens, users
+from app.routers import account_pages, mailed, tokens, users
 from app.sample import routers as sample  # sample
 from app.settings import Settings, read_service_settings
 from chassis.files import routes as files
@@ -32,7 +32,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     # Of the routes that match a path the first responds. The name of a handler is its operation id,
     # so it must be unique.
-    modules = [health, files, users, tokens]
+    modules = [health, files, mailed, account_pages, users, tokens]
     modules = [*sample.MODULES, *modules]  # sample
     for module in [*modules, metrics]:
         include(app, module.router)

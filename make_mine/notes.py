@@ -21,7 +21,7 @@ WIRING = {
         "Notes = Annotated[NoteService, Depends(on_session(NoteService))]\n",
     },
     "app/main.py": {
-        "import tokens, users\n": "import notes, tokens, users\n",
+        " tokens, users\n": " notes, tokens, users\n",
         "users, tokens]\n": "users, tokens, notes]\n",
     },
     "benchmarks/schemathesis.toml": {'"none"]': '"none", "get_notes"]'},

@@ -3,6 +3,7 @@
 from app.models.author import Author  # sample
 from app.models.book import Book, BookAuthor  # sample
 from app.models.cover import Cover  # sample
+from app.models.one_time_token import OneTimeToken
 from app.models.review import Review  # sample
 from app.models.user import LoginNetwork, RefreshToken, User, UserSession
 from chassis.cache.model import CacheEpoch

@@ -10,7 +10,7 @@ from sqlalchemy import Select, bindparam, delete, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.models import RefreshToken, UserSession
+from app.models import OneTimeToken, RefreshToken, UserSession
 from chassis.clock import now
 from chassis.database.transactions import retry_on_deadlock
 from chassis.idempotency.model import IdempotencyRecord
@@ -22,8 +22,10 @@ PAUSE = 2  # times the duration of a batch: cleaning takes a third of the databa
 RECORDS: Any = IdempotencyRecord.__table__
 SESSIONS: Any = UserSession.__table__
 TOKENS: Any = RefreshToken.__table__
+ONE_TIME_TOKENS: Any = OneTimeToken.__table__
 DELETE_RECORD = delete(RECORDS).where(RECORDS.c.digest == bindparam("id"))
 DELETE_TOKEN = delete(TOKENS).where(TOKENS.c.digest == bindparam("id"))
+DELETE_ONE_TIME_TOKEN = delete(ONE_TIME_TOKENS).where(ONE_TIME_TOKENS.c.digest == bindparam("id"))
 DELETE_SESSION = delete(SESSIONS).where(SESSIONS.c.id == bindparam("id"))
 
 
@@ -44,7 +46,10 @@ class RetentionService:
         If a table fails, the others are still cleaned; then it raises the first error.
         """
         ends_at = time.monotonic() + seconds
-        tables = [self._clean_records, self._clean_tokens, self._clean_old_sessions]
+        tables = [
+            *(self._clean_records, self._clean_tokens, self._clean_old_sessions),
+            self._clean_one_time_tokens,
+        ]
         errors: list[SQLAlchemyError] = []
         while tables:
             for clean_batch in [*tables]:
@@ -104,6 +109,15 @@ class RetentionService:
                 await _delete(session, DELETE_SESSION, ids)
             await session.commit()
         return max(len(ids), len(digests))
+
+    @retry_on_deadlock
+    async def _clean_one_time_tokens(self) -> int:
+        expired = select(ONE_TIME_TOKENS.c.digest).where(ONE_TIME_TOKENS.c.expires_at < now())
+        async with self.sessions.write() as session:
+            digests = await _lock(session, expired.order_by(ONE_TIME_TOKENS.c.expires_at))
+            await _delete(session, DELETE_ONE_TIME_TOKEN, digests)
+            await session.commit()
+        return len(digests)
 
 
 async def _lock(session: AsyncSession, rows: Select[Any]) -> Sequence[Any]:

@@ -10,6 +10,7 @@ from app.models import RefreshToken, User, UserSession
 from app.sample.reviewers import tags_of_reviewer  # sample
 from app.schemas.job import SendWelcome
 from app.schemas.user import Account, Role, UserCreate, UserRead, UserUpdate
+from chassis.clock import now
 from chassis.database.transactions import retry_on_deadlock
 from chassis.errors import Conflict, Invalid, NotFound
 from chassis.http.etag import etag_of
@@ -58,11 +59,14 @@ class UserService:
         idempotent: IdempotentRequest = NO_KEY,
         *,
         any_password: bool = False,
+        verified: bool = False,
     ) -> UserRead:
+        """`verified`: an operator vouches for the address."""
         if not any_password:
             self.passwords.refuse_weak(body.password, body.email)
         password_hash = await self.passwords.hash(body.password)
         row = User(email=body.email, name=body.name, password_hash=password_hash, role=role)
+        row.verified_at = now() if verified else None
         async with self.sessions.write() as session:
             work = partial(self._insert, session, row)
             user, is_new = await idempotent.owned_by(body.email).run(session, UserRead, work)
@@ -86,7 +90,7 @@ class UserService:
         old_hash = None
         if "password" in body.model_fields_set:
             self.passwords.refuse_weak(body.password, account.user.email)
-            old_hash = await self._require_password(account, body.current_password, throttle)
+            old_hash = await self.require_password(account, body.current_password, throttle)
             changes["password_hash"] = await self.passwords.hash(body.password)
         ended: list[int] = []
         async with self.sessions.write() as session:
@@ -151,7 +155,7 @@ class UserService:
         rows = await session.execute(select(*COLUMNS).where(User.id == user_id))
         return UserRead(**rows.mappings().one())
 
-    async def _require_password(
+    async def require_password(
         self, account: Account, password: str, throttle: PasswordThrottle
     ) -> str:
         user = account.user

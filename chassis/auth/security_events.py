@@ -18,6 +18,10 @@ Event = Literal[
     "password_refused",
     "password_changed",
     "role_changed",
+    "address_verified",
+    "address_changed",
+    "password_reset",
+    "mail_token_refused",
 ]
 SUSPICIOUS: tuple[Event, ...] = ("locked_out", "token_reused")
 

@@ -20,10 +20,10 @@ from chassis.telemetry.metrics import Metrics
 MICRO = 1_000_000
 KIBIBYTE = 1024
 
-# address: requests with an access token, by network; guesses: wrong passwords for an account, by
-# network; account_guesses: those from all networks where the account has not logged in yet;
-# stores: what a client adds to the cache, KiB.
-PolicyName = Literal["reads", "writes", "login", "address", "guesses", "account_guesses", "stores"]
+# What each limits is a table in docs/limits.md.
+PolicyName = Literal[
+    "reads", "writes", "login", "address", "guesses", "account_guesses", "stores", "mails"
+]
 
 # KEYS: the bucket; ARGV: time per token in µs, capacity, tokens to consume (negative: to return).
 # Returns whether the bucket had them, and the time in µs until it is full again. `%.0f`, as Lua
@@ -125,6 +125,7 @@ class RateLimiter:
             "guesses": Policy("guesses", limits.login_rate, limits.login_burst),
             "account_guesses": Policy("account_guesses", limits.account_rate, limits.account_burst),
             "stores": Policy("stores", limits.stores_rate, limits.stores_burst),
+            "mails": Policy("mails", limits.mails_rate, limits.mails_burst),
         }
         self._shares = {name: policy.share(processes) for name, policy in self.policies.items()}
         self._buckets = FallbackBuckets()
@@ -144,9 +145,8 @@ class RateLimiter:
         """Pay for a cache entry of `size` bytes; False: the caller has stored too much."""
         if not self.enabled:
             return True
-        return (
-            await self.decide(self.start_consume("stores", caller, 1 + size // KIBIBYTE))
-        ).allowed
+        pending = self.start_consume("stores", caller, 1 + size // KIBIBYTE)
+        return (await self.decide(pending)).allowed
 
     def start_consume(self, name: PolicyName, caller: str, cost: int) -> PendingCheck:
         """Consume tokens without waiting, if `enabled`; then `decide`. Above the burst: all."""

@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(100), nullable=False),
         sa.Column("password_hash", sa.String(200), nullable=False),
         sa.Column("role", sa.String(20), nullable=False),
+        sa.Column("verified_at", TIME),
         sa.Column("created_at", TIME, nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("email", name="uq_users_email"),
@@ -77,8 +78,25 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_id", "network"),
         **TABLE,
     )
+    op.create_table(
+        "one_time_tokens",
+        sa.Column("digest", sa.String(64), nullable=False),
+        sa.Column("user_id", ID, nullable=False),
+        sa.Column("purpose", sa.String(20), nullable=False),
+        sa.Column("email", sa.String(254)),
+        sa.Column("state", sa.String(64), nullable=False),
+        sa.Column("expires_at", TIME, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name="fk_one_time_tokens_user_id", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("digest"),
+        sa.UniqueConstraint("user_id", "purpose", name="uq_one_time_tokens_user_id_purpose"),
+        **TABLE,
+    )
+    op.create_index("ix_one_time_tokens_expires_at", "one_time_tokens", ["expires_at"])
 
 
 def downgrade() -> None:
+    op.drop_table("one_time_tokens")
     for table in ("login_networks", "refresh_tokens", "user_sessions", "users"):
         op.drop_table(table)

@@ -10,7 +10,8 @@ LOOK_AROUND = Path(__file__).with_name("look_around.md").read_text("utf-8")
 WIRING = {
     "README.md": {"## Look around\n": LOOK_AROUND},
     "app/models/__init__.py": {
-        "from app.models.user": "from app.models.note import Note\nfrom app.models.user",
+        "from app.models.one_time_token": "from app.models.note import Note\n"
+        "from app.models.one_time_token",
     },
     "app/dependencies.py": {
         "from app.services.users": "from app.services.notes import NoteService\n"

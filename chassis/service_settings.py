@@ -114,11 +114,10 @@ class ChassisSettings(Sources):
             raise PydanticCustomError(
                 "named", "PUBLIC_URL: is not set, so links in mails would lead nowhere"
             )
-        if value is not None and re.search(r"[\s,?#]", value):
-            raise PydanticCustomError(
-                "named", f"PUBLIC_URL: `{value}` is not one address, without query and fragment"
-            )
-        return value
+        if value is not None and set("?#") & set(value):
+            raise PydanticCustomError("named", "PUBLIC_URL: has a query or a fragment")
+        # docker-compose.yml makes it of DOMAIN, which may have several names.
+        return value and re.split(r"[\s,]", value)[0]
 
     @field_validator("forwarded_allow_ips")
     @classmethod

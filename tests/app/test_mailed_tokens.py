@@ -1,6 +1,7 @@
 """One-time tokens of mails: what they are good for, once, and what makes them invalid."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -465,6 +466,27 @@ async def test_mail_has_the_link_in_text_and_html(
     assert "prefers-color-scheme: dark" in html
     assert "Mary" not in html + text_of(found)
     assert ("1 hour" if path == CONFIRM_RESET else "24 hours") in text_of(found)
+
+
+@EVERY
+async def test_uses_and_refusals_are_security_events(
+    mailbox: Mailbox, registered: dict[str, Any], path: str, caplog: pytest.LogCaptureFixture
+):
+    token = await ask(mailbox, path)
+    caplog.set_level(logging.INFO, "app.security")
+    caplog.clear()
+    for _ in range(2):
+        await use(mailbox.client, path, token)
+
+    name = {
+        VERIFY: "address_verified",
+        CONFIRM_RESET: "password_reset",
+        CONFIRM_EMAIL: "address_changed",
+    }
+    records = [vars(each) for each in caplog.records if each.name == "app.security"]
+    events = [(each["event"], each.get("account")) for each in records]
+    assert events == [(name[path], registered["id"]), ("mail_token_refused", None)]
+    assert token not in str(records)
 
 
 async def test_sessions_of_others_stay_as_they_are(mailbox: Mailbox, registered: dict[str, Any]):

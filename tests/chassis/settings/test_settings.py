@@ -652,11 +652,20 @@ def test_production_names_all_that_it_refuses_at_once(monkeypatch: pytest.Monkey
     assert names == servers | {"TOKENS_KEY", "FORWARDED_ALLOW_IPS", "PUBLIC_URL"}
 
 
-@pytest.mark.parametrize("url", ["https://a.example,b.example", "https://shop.example/?a=b", "x"])
-def test_links_of_mails_need_one_address(monkeypatch: pytest.MonkeyPatch, url: str):
+@pytest.mark.parametrize("url", ["", "https://shop.example/?a=b", "https://shop.example/#a", "x"])
+def test_links_of_mails_need_an_address(monkeypatch: pytest.MonkeyPatch, url: str):
     [line] = refused(monkeypatch, **PRODUCTION | {"PUBLIC_URL": url})
 
     assert line.startswith("PUBLIC_URL: ")
+
+
+@pytest.mark.parametrize("names", ["a.example,b.example", "a.example b.example", "a.example"])
+def test_links_of_mails_lead_to_the_first_of_several_names(
+    monkeypatch: pytest.MonkeyPatch, names: str
+):
+    monkeypatch.setenv("PUBLIC_URL", f"https://{names}")
+
+    assert read_settings().link("/verify") == "https://a.example/verify"
 
 
 def test_addresses_are_verified_in_production_unless_that_is_switched_off(

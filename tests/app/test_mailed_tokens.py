@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from app.models import OneTimeToken, User, UserSession
 from app.schemas.user import Role
@@ -35,10 +35,12 @@ from tests.account_mail import (
     token_of,
 )
 from tests.conftest import client_of
+from tests.databases import mariadb_only
 from tests.jobs import waiting
 from tests.logins import EMAIL as MARY
 from tests.logins import PASSWORD, bearing, log_in, me, refresh, tokens_of
 from tests.mail import SENDER, read_mail
+from tests.process import TIMEOUT
 from tests.service import create_app
 
 NEW = "prometheus unbound"
@@ -129,6 +131,30 @@ async def test_twenty_uses_at_once_have_one_effect(
     assert all(is_refused(response) for response in uses if response.status_code == 422)
     changed = [mail for mail in await mailbox.take() if mail["To"] == MARY]
     assert len(changed) == (1 if path == CONFIRM_EMAIL else 0)
+
+
+LOCK_WAITS = """
+SELECT COUNT(*) FROM information_schema.innodb_trx
+JOIN information_schema.processlist ON id = trx_mysql_thread_id
+WHERE trx_state = 'LOCK WAIT' AND db = DATABASE()
+"""
+
+
+@mariadb_only
+async def test_second_use_waits_for_the_first_and_is_refused(
+    mailbox: Mailbox, registered: dict[str, Any]
+):
+    """Both begin while the account is locked: SQLite has one writer anyway."""
+    token = await ask(mailbox, CONFIRM_EMAIL)
+    sessions = mailbox.resources["sessions"]
+    async with sessions.write.begin() as session, asyncio.timeout(TIMEOUT):
+        await session.execute(select(User.id).with_for_update())
+        uses = [asyncio.create_task(use(mailbox.client, CONFIRM_EMAIL, token)) for _ in range(2)]
+        async with sessions.current() as watching:
+            while await watching.scalar(text(LOCK_WAITS)) != 2:
+                await asyncio.sleep(0.2)  # the table is renewed once nobody has read it for 0.1 s
+
+    assert sorted(response.status_code for response in await asyncio.gather(*uses)) == [200, 422]
 
 
 @EVERY

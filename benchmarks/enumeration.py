@@ -120,7 +120,8 @@ def compare(name: str, service: Service, known: list[str]) -> bool:
     with httpx.Client(base_url=service.url) as client:
         # In blocks of the two kinds, so that what changes with time meets both alike.
         for address in known:
-            unknown = f"n{address}"
+            # Others for each kind of request: a registration makes accounts.
+            unknown = f"{name.replace(' ', '-').lower()}-{address}"
             for kind, email in random.sample([("known", address), ("unknown", unknown)], 2):
                 start = time.perf_counter()
                 response = REQUESTS[name](client, email)

@@ -14,7 +14,7 @@ pytest = $(BIN)/python -m pytest $(1)$(if $(filter yes,$(AGAIN)), || { test $$? 
 
 .DEFAULT_GOAL := help
 .PHONY: help run dev mail test drill test-browser fuzz lint openapi client test-client format \
-	bench bench-parts bench-growth bench-overhead bench-overload bench-login bench-jobs bench-offers bench-covers bench-input load \
+	bench bench-parts bench-growth bench-overhead bench-overload bench-login bench-enumeration bench-jobs bench-offers bench-covers bench-input load \
 	migration resource upgrade profile secrets deploy rollback roll reload backup snapshot snapshots restore restore-drill \
 	test-compose ci audit check lock clean
 
@@ -42,7 +42,7 @@ test: .venv/dev ## Run the tests, on MariaDB and on SQLite (ONLY=tests/app/test_
 drill: .venv/dev ## Run the tests that take long: killed servers and workers, load, greedy clients
 	@$(call pytest,-m drill --dist loadfile)
 
-test-browser: .venv/dev ## Open /docs in headless Chromium, which must be installed
+test-browser: .venv/dev ## Open the pages in headless Chromium, which must be installed
 	@$(BIN)/python -m pytest --override-ini=addopts=-ra tests/browser
 
 fuzz: .venv/dev ## Send generated requests to the service, for some minutes (COUNT=, SEED=)
@@ -86,6 +86,9 @@ bench-overload: .venv/dev ## Measure a worker at and above its capacity, for two
 
 bench-login: .venv/dev ## Measure the effect of fifty simultaneous logins on other requests
 	@$(BIN)/python -m benchmarks.login
+
+bench-enumeration: .venv/dev ## Compare responses to known and unknown addresses: status, body, size, time
+	@$(BIN)/python -m benchmarks.enumeration
 
 bench-jobs: .venv/dev ## Measure how soon a job begins after its commit, and how many a worker runs per second
 	@$(BIN)/python -m benchmarks.jobs
@@ -161,7 +164,7 @@ ci: lint test drill ## What CI runs: lint, tests, drills; the clients, the brows
 	@if command -v node >/dev/null && command -v npm >/dev/null; then $(MAKE) test-client; \
 	else echo "No Node.js with npm here: the generated clients are not tested"; fi
 	@if command -v chromium chromium-browser google-chrome >/dev/null; then $(MAKE) test-browser; \
-	else echo "No Chromium here: the docs page is not tested"; fi
+	else echo "No Chromium here: the pages are not tested"; fi
 	@if docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1; then $(MAKE) test-compose AGAIN=yes; \
 	else echo "No Docker engine here: the stacks are not tested"; fi
 

@@ -92,7 +92,7 @@ def create_user(
         faults = (f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors())
         raise SystemExit("\n".join(faults)) from None
     with errors_as_lines():
-        user = asyncio.run(_in_users(lambda users: users.create(body, role)))
+        user = asyncio.run(_in_users(lambda users: users.create(body, role, verified=True)))
     typer.echo(f"Account {user.id}: {user.email}, {user.role}")
 
 

@@ -14,12 +14,16 @@ from app.services.deletion import DeletionService
 from app.services.export import ExportService
 from app.services.keys import KeyService
 from app.services.logins import LoginService
+from app.services.mailed.confirmations import ConfirmationService
+from app.services.mailed.requests import MailRequestService
 from app.services.sessions import SessionService
 from app.services.users import UserService
 from chassis.http.dependencies import on_resources
 
 Users = Annotated[UserService, Depends(on_resources(UserService))]
 Keys = Annotated[KeyService, Depends(on_resources(KeyService))]
+MailRequests = Annotated[MailRequestService, Depends(on_resources(MailRequestService))]
+Confirmations = Annotated[ConfirmationService, Depends(on_resources(ConfirmationService))]
 Logins = Annotated[LoginService, Depends(on_resources(LoginService))]
 Audit = Annotated[AuditService, Depends(on_resources(AuditService))]
 Deletion = Annotated[DeletionService, Depends(on_resources(DeletionService))]

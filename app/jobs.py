@@ -8,6 +8,7 @@ from app.about import TITLE
 from app.sample import jobs as sample  # sample
 from app.schemas.job import SendWelcome
 from app.services.deletion import DeletionService
+from app.services.mailed import jobs as mailed
 from app.services.retention import RetentionService
 from app.services.users import UserService
 from chassis.errors import NotFound
@@ -29,13 +30,16 @@ async def send_welcome(context: JobContext, job: SendWelcome, key: str) -> None:
     except NotFound:
         return  # it was deleted meanwhile
     # No name in the mail: it could carry an advertisement to the address of a stranger.
-    await context.mailer.send(user.email, f"Welcome to {TITLE}", "welcome", {}, key)
+    subject = f"Welcome to {TITLE}"
+    shown = {"title": TITLE, "subject": subject}
+    await context.mailer.send(user.email, subject, "welcome", shown, key)
 
 
 # Each may run twice: its worker may die between the work and the deletion of the row. `key` is the
 # same in each run.
 HANDLERS: dict[type[Job], Handler] = {
     SendWelcome: send_welcome,
+    **mailed.HANDLERS,
 }
 HANDLERS |= sample.HANDLERS  # sample
 

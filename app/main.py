@@ -4,7 +4,16 @@ from fastapi import FastAPI
 
 from app.about import SUMMARY, TITLE, VERSION
 from app.authentication import find_key
-from app.routers import administration, audit, keys, sessions, tokens, users
+from app.routers import (
+    account_pages,
+    administration,
+    audit,
+    keys,
+    mailed,
+    sessions,
+    tokens,
+    users,
+)
 from app.sample import routers as sample  # sample
 from app.settings import Settings, read_service_settings
 from chassis.files import routes as files
@@ -34,7 +43,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     # Of the routes that match a path the first responds. The name of a handler is its operation id,
     # so it must be unique.
-    modules = [health, files, users, tokens, sessions, keys, administration, audit]
+    modules = [health, files, mailed, account_pages, users, tokens]
+    modules += [sessions, keys, administration, audit]
     modules = [*sample.MODULES, *modules]  # sample
     for module in [*modules, metrics]:
         include(app, module.router)

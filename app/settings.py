@@ -1,14 +1,24 @@
 """Every setting of the service: the groups of the chassis, and those of its own."""
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Self, cast
 
-from pydantic import Field  # sample
+from pydantic import BaseModel, Field, model_validator
 
 from app.about import NAME, TITLE, VERSION
 from app.sample.settings import CoversSettings, OffersSettings, RankingsSettings  # sample
 from chassis.service_settings import ChassisSettings, SigningSettings
 from chassis.settings.sources import read, unused_variables
+
+
+class UsersSettings(BaseModel):
+    verify: bool | None = Field(
+        None,
+        description="Only accounts with a verified e-mail address can log in, and registrations "
+        "show nothing of other accounts; else on in production",
+    )
+    verify_ttl: int = Field(86_400, ge=1, description="Lifetime of a link that verifies, s")
+    reset_ttl: int = Field(3_600, ge=1, description="Lifetime of a link for a new password, s")
 
 
 class Settings(ChassisSettings):
@@ -18,11 +28,19 @@ class Settings(ChassisSettings):
     title = TITLE
     version = VERSION
 
+    users: UsersSettings = Field(default_factory=UsersSettings)
     # sample: begin
     rankings: RankingsSettings = Field(default_factory=RankingsSettings)
     offers: OffersSettings = Field(default_factory=OffersSettings)
     covers: CoversSettings = Field(default_factory=CoversSettings)
     # sample: end
+
+    @model_validator(mode="after")
+    def verify_in_production(self) -> Self:
+        if self.users.verify is None:
+            self.users.verify = self.environment == "production"
+            self.users.model_fields_set.discard("verify")  # nobody has set it
+        return self
 
 
 def settings_of(resources: Mapping[str, object]) -> Settings:

@@ -1,5 +1,6 @@
 """All settings of the chassis, read from the environment, `.env` and secret files."""
 
+import re
 from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
@@ -26,6 +27,7 @@ from chassis.processes.settings import ProcessesSettings
 from chassis.redis.settings import RedisSettings
 from chassis.server.settings import WebSettings
 from chassis.settings.sources import Sources
+from chassis.settings.urls import HttpUrl
 from chassis.telemetry.settings import LogSettings, MetricsSettings, SentrySettings
 from chassis.upstream.settings import HttpSettings
 
@@ -43,6 +45,12 @@ class ChassisSettings(Sources):
     )
     bind: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on")
+    public_url: HttpUrl | None = Field(
+        None,
+        validate_default=True,
+        description="Where links in mails lead: this service or a front end, such as "
+        "https://example.com; required in production, else `BIND` and `PORT`",
+    )
     forwarded_allow_ips: str = Field(
         "127.0.0.1,::1", description="Proxies trusted to set `X-Forwarded-*`: addresses or CIDRs"
     )
@@ -79,6 +87,10 @@ class ChassisSettings(Sources):
         """The ports that Gunicorn listens on, the API's first."""
         return [self.port] if self.metrics.port is None else [self.port, self.metrics.port]
 
+    def link(self, path: str) -> str:
+        base = self.public_url or f"http://{self.address(self.port)}"
+        return base.rstrip("/") + path
+
     def address(self, port: int) -> str:
         host = f"[{self.bind}]" if ":" in self.bind else self.bind
         return f"{host}:{port}"
@@ -102,6 +114,18 @@ class ChassisSettings(Sources):
         return value
 
     # A validator for each field: one start names all faults.
+    @field_validator("public_url")
+    @classmethod
+    def refuse_links_that_lead_nowhere(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("environment") == "production":
+            raise PydanticCustomError(
+                "named", "PUBLIC_URL: is not set, so links in mails would lead nowhere"
+            )
+        if value is not None and set("?#") & set(value):
+            raise PydanticCustomError("named", "PUBLIC_URL: has a query or a fragment")
+        # docker-compose.yml makes it of DOMAIN, which may have several names.
+        return value and re.split(r"[\s,]", value)[0]
+
     @field_validator("forwarded_allow_ips")
     @classmethod
     def refuse_forged_addresses(cls, value: str, info: ValidationInfo) -> str:

@@ -10,7 +10,8 @@ LOOK_AROUND = Path(__file__).with_name("look_around.md").read_text("utf-8")
 WIRING = {
     "README.md": {"## Look around\n": LOOK_AROUND},
     "app/models/__init__.py": {
-        "from app.models.user": "from app.models.note import Note\nfrom app.models.user",
+        "from app.models.one_time_token": "from app.models.note import Note\n"
+        "from app.models.one_time_token",
     },
     "app/dependencies.py": {
         "from app.services.sessions": "from app.services.notes import NoteService\n"
@@ -20,7 +21,7 @@ WIRING = {
         "Notes = Annotated[NoteService, Depends(on_session(NoteService))]\n",
     },
     "app/main.py": {
-        "keys, sessions, tokens": "keys, notes, sessions, tokens",
+        "    mailed,\n": "    mailed,\n    notes,\n",
         "administration, audit]\n": "administration, audit, notes]\n",
     },
     "benchmarks/schemathesis.toml": {'"get_audit_events"]': '"get_audit_events", "get_notes"]'},

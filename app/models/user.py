@@ -16,6 +16,7 @@ class User(Base):
     name: Mapped[str] = mapped_column(String(100))
     password_hash: Mapped[str] = mapped_column(String(200))
     role: Mapped[str] = mapped_column(String(20))
+    verified_at: Mapped[datetime | None] = mapped_column(UTCDateTime)  # its address
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
     # Whoever sets it ends the sessions: no request asks for it but logins.
     disabled_at: Mapped[datetime | None] = mapped_column(UTCDateTime)

@@ -2,8 +2,9 @@ from fastapi import APIRouter, BackgroundTasks, Response
 from fastapi.responses import StreamingResponse
 
 from app.authentication import CurrentAccount, CurrentSession, RequestThrottle
-from app.dependencies import Deletion, Export, Users
+from app.dependencies import Deletion, Export, MailRequests, Users
 from app.schemas.export import AccountExport
+from app.schemas.mailed import MailAccepted
 from app.schemas.user import UserCreate, UserDelete, UserRead, UserUpdate
 from chassis.http.dependencies import Idempotent, RequestPreconditions
 from chassis.http.openapi import problems, sends
@@ -13,11 +14,24 @@ from chassis.limits.route_limits import limited
 router = APIRouter(prefix="/v1/users", tags=["users"], route_class=Route)
 
 
-@router.post("", status_code=201, responses=problems(409) | sends(201, "Location", "ETag"))
+@router.post(
+    "",
+    status_code=201,
+    response_model=UserRead,
+    responses=problems(409) | sends(201, "Location", "ETag") | {202: {"model": MailAccepted}},
+)
 @limited("login")
 async def create_user(
-    body: UserCreate, users: Users, idempotent: Idempotent, response: Response
-) -> UserRead:
+    body: UserCreate,
+    users: Users,
+    mails: MailRequests,
+    idempotent: Idempotent,
+    response: Response,
+) -> UserRead | Response:
+    """202 where addresses are verified: the same for each address, and the mail tells."""
+    if mails.verify:
+        accepted = await mails.register(body, idempotent)
+        return Response(accepted.model_dump_json(), 202, media_type="application/json")
     user = await users.create(body, idempotent=idempotent)
     response.headers["Location"] = "/v1/users/me"
     return user

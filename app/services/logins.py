@@ -10,6 +10,7 @@ from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.logins.devices import device_of_request
+from app.logins.login_hash import login_hash
 from app.logins.networks import has_logged_in, record_network
 from app.logins.password_throttle import PasswordThrottle
 from app.logins.refusals import PasswordChanged, TokenRefused
@@ -17,6 +18,7 @@ from app.logins.session_limit import end_oldest
 from app.models import RefreshToken, User, UserSession
 from app.models.user import new_session_id
 from app.schemas.token import TokensRead
+from app.settings import settings_of
 from chassis.auth.access_tokens import Claims
 from chassis.clock import now
 from chassis.database.transactions import retry_on_deadlock
@@ -25,6 +27,7 @@ from chassis.idempotency.requests import NO_KEY, IdempotentRequest
 from chassis.resources import Resources
 
 REFUSED = "The e-mail address or the password is wrong"
+MAYBE_UNVERIFIED = f"{REFUSED}, or the address is not verified"
 ENDED = "The refresh token is no longer valid; log in"
 SESSIONS: Any = UserSession.__table__
 TOKENS: Any = RefreshToken.__table__
@@ -49,6 +52,7 @@ class LoginService:
         self.tokens = resources["access_tokens"]
         self.events = resources["security"]
         settings = resources["settings"].tokens
+        self.verify = settings_of(resources).users.verify
         self.max_sessions = settings.max_sessions
         self.ttl = timedelta(seconds=settings.refresh_ttl)
         self.session_ttl = timedelta(seconds=settings.session_ttl)
@@ -75,7 +79,7 @@ class LoginService:
 
     def _refused(self, account: int | None = None) -> Unauthorized:
         self.events.record("login_failed", account)
-        return Unauthorized(REFUSED)
+        return Unauthorized(MAYBE_UNVERIFIED if self.verify else REFUSED)
 
     def _refuse_disabled(self, user_id: int, disabled_at: datetime | None) -> None:
         """Call it after the password: only its owner is told."""
@@ -87,7 +91,7 @@ class LoginService:
         self, email: str, password: str, throttle: PasswordThrottle, idempotent: IdempotentRequest
     ) -> Login:
         known = has_logged_in(throttle.network)
-        columns = (User.id, User.password_hash, User.disabled_at, known)
+        columns = (User.id, login_hash(self.verify), User.disabled_at, known)
         async with self.sessions.current() as reading:
             user = (await reading.execute(select(*columns).where(User.email == email))).first()
         verified = await throttle.verify(

@@ -10,7 +10,7 @@ from sqlalchemy import Select, bindparam, delete, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.models import ApiKey, RefreshToken, UserSession
+from app.models import ApiKey, OneTimeToken, RefreshToken, UserSession
 from chassis.auth.audit_model import AuditEvent
 from chassis.clock import now
 from chassis.database.transactions import retry_on_deadlock
@@ -27,10 +27,12 @@ RECORDS: Any = IdempotencyRecord.__table__
 AUDIT_EVENTS: Any = AuditEvent.__table__
 SESSIONS: Any = UserSession.__table__
 TOKENS: Any = RefreshToken.__table__
+ONE_TIME_TOKENS: Any = OneTimeToken.__table__
 DELETE_KEY = delete(KEYS).where(KEYS.c.id == bindparam("id"))
 DELETE_RECORD = delete(RECORDS).where(RECORDS.c.digest == bindparam("id"))
 DELETE_AUDIT_EVENT = delete(AUDIT_EVENTS).where(AUDIT_EVENTS.c.id == bindparam("id"))
 DELETE_TOKEN = delete(TOKENS).where(TOKENS.c.digest == bindparam("id"))
+DELETE_ONE_TIME_TOKEN = delete(ONE_TIME_TOKENS).where(ONE_TIME_TOKENS.c.digest == bindparam("id"))
 DELETE_SESSION = delete(SESSIONS).where(SESSIONS.c.id == bindparam("id"))
 
 
@@ -55,7 +57,7 @@ class RetentionService:
         ends_at = time.monotonic() + seconds
         tables = [
             *(self._clean_records, self._clean_tokens, self._clean_old_sessions),
-            *(self._clean_keys, self._clean_audit_events),
+            *(self._clean_keys, self._clean_audit_events, self._clean_one_time_tokens),
         ]
         errors: list[SQLAlchemyError] = []
         while tables:
@@ -135,6 +137,15 @@ class RetentionService:
             await _delete(session, DELETE_AUDIT_EVENT, ids)
             await session.commit()
         return len(ids)
+
+    @retry_on_deadlock
+    async def _clean_one_time_tokens(self) -> int:
+        expired = select(ONE_TIME_TOKENS.c.digest).where(ONE_TIME_TOKENS.c.expires_at < now())
+        async with self.sessions.write() as session:
+            digests = await _lock(session, expired.order_by(ONE_TIME_TOKENS.c.expires_at))
+            await _delete(session, DELETE_ONE_TIME_TOKEN, digests)
+            await session.commit()
+        return len(digests)
 
 
 async def _lock(session: AsyncSession, rows: Select[Any]) -> Sequence[Any]:

@@ -10,6 +10,7 @@ from app.models import RefreshToken, User, UserSession
 from app.sample.reviewers import tags_of_reviewer  # sample
 from app.schemas.job import SendWelcome
 from app.schemas.user import Account, Role, UserCreate, UserRead, UserUpdate
+from chassis.clock import now
 from chassis.database.transactions import retry_on_deadlock
 from chassis.errors import Conflict, Invalid, NotFound
 from chassis.http.etag import etag_of
@@ -58,11 +59,14 @@ class UserService:
         idempotent: IdempotentRequest = NO_KEY,
         *,
         any_password: bool = False,
+        verified: bool = False,
     ) -> UserRead:
+        """`verified`: an operator vouches for the address."""
         if not any_password:
             self.passwords.refuse_weak(body.password, body.email)
         password_hash = await self.passwords.hash(body.password)
         row = User(email=body.email, name=body.name, password_hash=password_hash, role=role)
+        row.verified_at = now() if verified else None
         async with self.sessions.write() as session:
             work = partial(self._insert, session, row)
             user, is_new = await idempotent.owned_by(body.email).run(session, UserRead, work)

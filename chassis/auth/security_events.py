@@ -31,6 +31,10 @@ Event = Literal[
     "account_disabled",
     "account_enabled",
     "account_deleted",
+    "address_verified",
+    "address_changed",
+    "password_reset",
+    "mail_token_refused",
 ]
 SUSPICIOUS: tuple[Event, ...] = ("locked_out", "token_reused")
 

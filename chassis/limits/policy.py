@@ -7,9 +7,7 @@ from typing import Literal
 
 MICRO = 1_000_000
 
-# address: requests with an access token or an API key, by network; guesses: wrong passwords for an
-# account, by network; account_guesses: those from all networks where the account has not logged in
-# yet; stores: what a client adds to the cache, KiB.
+# What each limits is a table in docs/limits.md.
 PolicyName = Literal[
     "reads",
     "writes",
@@ -20,6 +18,7 @@ PolicyName = Literal[
     "guesses",
     "account_guesses",
     "stores",
+    "mails",
 ]
 # Of requests with an API key.
 KEY_POLICIES: dict[PolicyName, PolicyName] = {"reads": "key_reads", "writes": "key_writes"}

@@ -79,6 +79,7 @@ class RateLimiter:
             "guesses": Policy("guesses", limits.login_rate, limits.login_burst),
             "account_guesses": Policy("account_guesses", limits.account_rate, limits.account_burst),
             "stores": Policy("stores", limits.stores_rate, limits.stores_burst),
+            "mails": Policy("mails", limits.mails_rate, limits.mails_burst),
         }
         self._shares = {name: policy.share(processes) for name, policy in self.policies.items()}
         self._buckets = FallbackBuckets()
@@ -98,9 +99,8 @@ class RateLimiter:
         """Pay for a cache entry of `size` bytes; False: the caller has stored too much."""
         if not self.enabled:
             return True
-        return (
-            await self.decide(self.start_consume("stores", caller, 1 + size // KIBIBYTE))
-        ).allowed
+        pending = self.start_consume("stores", caller, 1 + size // KIBIBYTE)
+        return (await self.decide(pending)).allowed
 
     def start_consume(self, name: PolicyName, caller: str, cost: int) -> PendingCheck:
         """Consume tokens without waiting, if `enabled`; then `decide`. Above the burst: all."""

@@ -27,6 +27,10 @@ class LimitsSettings(BaseModel):
         64, description="Data that a client's requests may add to the cache, KiB/s"
     )
     stores_burst: int = Field(4096, ge=1, description="Burst of data that they may add, KiB")
+    mails_rate: Rate = Field(
+        0.002, description="Mails that anybody may have sent to an e-mail address, 1/s"
+    )
+    mails_burst: int = Field(5, ge=1, description="Burst of these mails to an e-mail address")
 
 
 class RequestSettings(BaseModel):

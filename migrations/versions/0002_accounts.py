@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(100), nullable=False),
         sa.Column("password_hash", sa.String(200), nullable=False),
         sa.Column("role", sa.String(20), nullable=False),
+        sa.Column("verified_at", TIME),
         sa.Column("created_at", TIME, nullable=False),
         sa.Column("disabled_at", TIME),
         sa.Column("deleted_at", TIME),
@@ -103,8 +104,31 @@ def upgrade() -> None:
     )
     op.create_index("ix_api_keys_user_id_created_at", "api_keys", ["user_id", "created_at"])
     op.create_index("ix_api_keys_expires_at", "api_keys", ["expires_at"])
+    op.create_table(
+        "one_time_tokens",
+        sa.Column("digest", sa.String(64), nullable=False),
+        sa.Column("user_id", ID, nullable=False),
+        sa.Column("purpose", sa.String(20), nullable=False),
+        sa.Column("email", sa.String(254)),
+        sa.Column("state", sa.String(64), nullable=False),
+        sa.Column("expires_at", TIME, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name="fk_one_time_tokens_user_id", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("digest"),
+        sa.UniqueConstraint("user_id", "purpose", name="uq_one_time_tokens_user_id_purpose"),
+        **TABLE,
+    )
+    op.create_index("ix_one_time_tokens_expires_at", "one_time_tokens", ["expires_at"])
 
 
 def downgrade() -> None:
-    for table in ("api_keys", "login_networks", "refresh_tokens", "user_sessions", "users"):
+    for table in (
+        "one_time_tokens",
+        "api_keys",
+        "login_networks",
+        "refresh_tokens",
+        "user_sessions",
+        "users",
+    ):
         op.drop_table(table)

@@ -145,7 +145,7 @@ def test_check_refuses_limits_in_a_server_that_evicts(
 ):
     """In production; without JOBS_URL they lie in the server of the cache."""
     production = {"ENVIRONMENT": "production", "FORWARDED_ALLOW_IPS": "10.0.0.0/24"}
-    production["TOKENS_KEY"] = "k" * 32
+    production |= {"TOKENS_KEY": "k" * 32, "PUBLIC_URL": "https://shop.example"}
     line = f"the server of limits and jobs evicts ({policy}); set JOBS_URL to one that does not"
     with embedded_valkey(tmp_path / "valkey", ["--maxmemory-policy", policy]) as server:
         development = command("check", **{variable: server.url})

@@ -279,6 +279,7 @@ def stack(folder: Path, name: str, files: list[str]) -> Iterator[Stack]:
         "WEB_SUBNET": free_subnet(),
         "SECRETS": "./secrets",
         "PLAIN_HTTP": "yes",
+        "USERS_VERIFY": "false",
         # The tests are one client, and no patient one.
         "EDGE_RATE": "100000",
         "EDGE_CONNECTIONS": "1000",

@@ -199,4 +199,4 @@ def test_production_brings_its_own_servers_or_does_not_start(checkout: Path):
     lines = (checkout / "log").read_text().splitlines()
     assert lines[0] == "The settings are not usable:"
     names = [line.split(":")[0].strip() for line in lines[1:]]
-    assert names == ["DATABASE_URL", "REDIS_URL", "TOKENS_KEY"]
+    assert names == ["PUBLIC_URL", "DATABASE_URL", "REDIS_URL", "TOKENS_KEY"]

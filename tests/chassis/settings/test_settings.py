@@ -23,6 +23,7 @@ PRODUCTION = {
     "ENVIRONMENT": "production",
     "TOKENS_KEY": "k" * 32,
     "FORWARDED_ALLOW_IPS": "10.0.0.0/24,127.0.0.1",
+    "PUBLIC_URL": "https://shop.example",
 }
 
 
@@ -368,7 +369,8 @@ def test_all_that_is_wrong_is_named_at_once_and_no_secret(monkeypatch: pytest.Mo
     )
 
     names = [line.split(":")[0] for line in lines]
-    assert sorted(names) == ["DATABASE_POOL_SIZE", "PORT", "REDIS_URL", "TOKENS_KEY"]
+    expected = ["DATABASE_POOL_SIZE", "PORT", "PUBLIC_URL", "REDIS_URL", "TOKENS_KEY"]
+    assert sorted(names) == expected
     assert "hunter2" not in "".join(lines)
 
 
@@ -464,7 +466,7 @@ def test_an_address_of_a_service_does_not_hide_what_dotenv_sets(
     assert read_settings().ports == [9000, 9100]
 
 
-GROUPS = sorted({name.partition("_")[0] for name in NAMES if "_" in name} - {"FORWARDED"})
+GROUPS = sorted({name.partition("_")[0] for name in NAMES if "_" in name} - {"FORWARDED", "PUBLIC"})
 
 
 @pytest.mark.parametrize("name", [*GROUPS, "log"])
@@ -646,7 +648,39 @@ def test_production_names_all_that_it_refuses_at_once(monkeypatch: pytest.Monkey
     )
 
     names = {line.split(":")[0] for line in lines}
-    assert names == {"TOKENS_KEY", "FORWARDED_ALLOW_IPS", "DATABASE_URL", "REDIS_URL"}
+    servers = {"DATABASE_URL", "REDIS_URL"}
+    assert names == servers | {"TOKENS_KEY", "FORWARDED_ALLOW_IPS", "PUBLIC_URL"}
+
+
+@pytest.mark.parametrize("url", ["", "https://shop.example/?a=b", "https://shop.example/#a", "x"])
+def test_links_of_mails_need_an_address(monkeypatch: pytest.MonkeyPatch, url: str):
+    [line] = refused(monkeypatch, **PRODUCTION | {"PUBLIC_URL": url})
+
+    assert line.startswith("PUBLIC_URL: ")
+
+
+@pytest.mark.parametrize("names", ["a.example,b.example", "a.example b.example", "a.example"])
+def test_links_of_mails_lead_to_the_first_of_several_names(
+    monkeypatch: pytest.MonkeyPatch, names: str
+):
+    monkeypatch.setenv("PUBLIC_URL", f"https://{names}")
+
+    assert read_settings().link("/verify") == "https://a.example/verify"
+
+
+def test_addresses_are_verified_in_production_unless_that_is_switched_off(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    development = read_settings()
+    for name, value in PRODUCTION.items():
+        monkeypatch.setenv(name, value)
+    production = read_settings()
+    monkeypatch.setenv("USERS_VERIFY", "false")
+
+    assert [each.users.verify for each in (development, production)] == [False, True]
+    assert read_settings().users.verify is False
+    assert production.link("/verify") == "https://shop.example/verify"
+    assert development.link("/verify") == "http://127.0.0.1:8000/verify"
 
 
 def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch):

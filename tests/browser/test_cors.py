@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import httpx2 as httpx
+import httpx2 as httpx  # sample
 import pytest
 
 from tests.accounts import editors_token

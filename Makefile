@@ -42,7 +42,7 @@ test: .venv/dev ## Run the tests, on MariaDB and on SQLite (ONLY=tests/app/test_
 drill: .venv/dev ## Run the tests that take long: killed servers and workers, load, greedy clients
 	@$(call pytest,-m drill --dist loadfile)
 
-test-browser: .venv/dev ## Open /docs in headless Chromium, which must be installed
+test-browser: .venv/dev ## Open / and /docs in headless Chromium, which must be installed
 	@$(BIN)/python -m pytest --override-ini=addopts=-ra tests/browser
 
 fuzz: .venv/dev ## Send generated requests to the service, for some minutes (COUNT=, SEED=)
@@ -161,7 +161,7 @@ ci: lint test drill ## What CI runs: lint, tests, drills; the clients, the brows
 	@if command -v node >/dev/null && command -v npm >/dev/null; then $(MAKE) test-client; \
 	else echo "No Node.js with npm here: the generated clients are not tested"; fi
 	@if command -v chromium chromium-browser google-chrome >/dev/null; then $(MAKE) test-browser; \
-	else echo "No Chromium here: the docs page is not tested"; fi
+	else echo "No Chromium here: the pages are not tested"; fi
 	@if docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1; then $(MAKE) test-compose AGAIN=yes; \
 	else echo "No Docker engine here: the stacks are not tested"; fi
 

@@ -10,7 +10,7 @@ from chassis.files import routes as files
 from chassis.http.application import Application, include
 from chassis.http.openapi import document_problems
 from chassis.resources import open_resources
-from chassis.routes import docs, health, metrics
+from chassis.routes import docs, front, health, metrics
 from chassis.telemetry.tracing import telemetry
 
 
@@ -34,7 +34,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # so it must be unique.
     modules = [health, files, users, tokens]
     modules = [*sample.MODULES, *modules]  # sample
-    for module in [*modules, metrics]:
+    for module in [*modules, front, metrics]:
         include(app, module.router)
     if settings.web.docs:
         include(app, docs.router)

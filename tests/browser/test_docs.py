@@ -1,37 +1,12 @@
 """/docs in headless Chromium that can reach no host but this one: `make test-browser`."""
 
 import asyncio
-import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from tests.conftest import Servers
-from tests.process import ROOT, Service, running
+from tests.process import ROOT, Service
 
 SCREENSHOT = ROOT / "var" / "docs.png"
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if program := shutil.which(name):
-            return program
-    pytest.fail("Install Chromium (apt-get install chromium) to look at the page with it")
-
-
-@pytest.fixture
-async def service(database_url: str, servers: Servers, tmp_path: Path) -> Any:
-    async with running(
-        tmp_path / "log",
-        DATABASE_URL=database_url,
-        DATABASE_POOL_SIZE=5,
-        REDIS_URL=servers.redis_url,
-        WEB_CONCURRENCY=1,
-    ) as service:
-        yield service
 
 
 async def test_docs_show_every_operation_offline(

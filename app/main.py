@@ -20,7 +20,7 @@ from chassis.files import routes as files
 from chassis.http.application import Application, include
 from chassis.http.openapi import document_problems
 from chassis.resources import open_resources
-from chassis.routes import docs, health, metrics
+from chassis.routes import docs, front, health, metrics
 from chassis.telemetry.tracing import telemetry
 
 
@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     modules = [health, files, mailed, account_pages, users, tokens]
     modules += [sessions, keys, administration, audit]
     modules = [*sample.MODULES, *modules]  # sample
-    for module in [*modules, metrics]:
+    for module in [*modules, front, metrics]:
         include(app, module.router)
     if settings.web.docs:
         include(app, docs.router)

@@ -146,6 +146,16 @@ class ChassisSettings(Sources):
             raise PydanticCustomError("named", "METRICS_PORT: is the same as PORT")
         return value
 
+    @field_validator("web")
+    @classmethod
+    def refuse_an_account_for_all(cls, value: WebSettings, info: ValidationInfo) -> WebSettings:
+        is_production = info.data.get("environment") == "production"
+        if is_production and value.development_account is not None:
+            raise PydanticCustomError(
+                "named", "WEB_DEVELOPMENT_ACCOUNT: is only for development; unset it"
+            )
+        return value
+
     @field_validator("tokens")
     @classmethod
     def refuse_a_weak_key(cls, value: TokenSettings, info: ValidationInfo) -> TokenSettings:

@@ -42,13 +42,20 @@ class GivenUrls(Sources):
     tokens_key: SecretStr | None = None
 
 
+class Filled(NamedTuple):
+    """A database with a service's sample data."""
+
+    lines: list[str]  # to print
+    account: tuple[str, str] | None  # address and password of one that can log in
+
+
 class Sample(NamedTuple):
-    """A service's sample data and servers. The functions return lines to print."""
+    """A service's sample data and servers. `start` returns lines to print."""
 
     package: str  # has `main.create_app`, and runs as a command
     path: str  # of a first response to look at
     start: Callable[[ExitStack], list[str]]  # starts servers, before the settings are read
-    fill: Callable[[Any], Coroutine[Any, Any, list[str]]]  # fills an empty database
+    fill: Callable[[Any], Coroutine[Any, Any, Filled]]  # fills an empty database
 
 
 def serve(
@@ -83,9 +90,13 @@ def serve(
                 _require_free(settings, port)
             if settings.environment == "development":
                 asyncio.run(_migrate(settings))
-                used += asyncio.run(sample.fill(settings))
+                filled = asyncio.run(sample.fill(settings))
+                used += filled.lines
+                if filled.account is not None:
+                    os.environ["WEB_DEVELOPMENT_ACCOUNT"] = " ".join(filled.account)
                 used += _loosen_limits(settings)
             url = f"http://{settings.address(settings.port)}"
+            used.append(f"Start at   {url}/")
             documented = f", documented at {url}/docs" if settings.web.docs else ""
             used.append(f"API        {url}{sample.path}{documented}")
             if settings.environment == "development":

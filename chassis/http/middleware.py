@@ -69,7 +69,9 @@ class RequestMiddleware:
         cors = state["response_headers"].cors
         is_preflight = cors.is_preflight(scope)
         if not is_preflight and state["admission"].should_shed(scope, len(state["in_flight"])):
-            return await _send_shed_response(scope, send)
+            headers, body = shed_response(scope)
+            await send({"type": "http.response.start", "status": 503, "headers": headers})
+            return await send({"type": "http.response.body", "body": body})
         request = self._begin(scope, start)
         task = asyncio.current_task()
         state["in_flight"][task] = request
@@ -196,12 +198,6 @@ def _server_timing(request: RequestContext, elapsed: float) -> bytes:
     ]
     parts.append(f"app;dur={request.own_seconds(elapsed) * 1000:.2f}")
     return ", ".join(parts).encode()
-
-
-async def _send_shed_response(scope: Scope, send: Send) -> None:
-    headers, body = shed_response(scope)
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 def shed_response(scope: Scope) -> tuple[list[tuple[bytes, bytes]], bytes]:

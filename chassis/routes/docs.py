@@ -9,7 +9,7 @@ from hashlib import sha256
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
-from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
@@ -59,11 +59,6 @@ OWN = (
     f"{NOTHING}; script-src 'self' {' '.join(HASHES)}; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; font-src 'self' data:; connect-src 'self'"
 )
-
-
-@router.get("/")
-async def get_root() -> RedirectResponse:
-    return RedirectResponse("docs", headers={"Content-Security-Policy": NOTHING})
 
 
 @router.get("/docs")

@@ -22,11 +22,11 @@ async def require_scraper(request: Request) -> None:
         given = authorization(request.scope) or ""
         if not secrets.compare_digest(given.encode(), expected.encode()):
             raise Unauthorized("Metrics require the token of METRICS_TOKEN")
-    elif port is None and (settings.environment == "production" or _came_by_proxy(request)):
+    elif port is None and (settings.environment == "production" or came_by_proxy(request)):
         raise NotFound("Metrics are not served here: set METRICS_PORT or METRICS_TOKEN")
 
 
-def _came_by_proxy(request: Request) -> bool:
+def came_by_proxy(request: Request) -> bool:
     names = {name.decode("latin-1") for name, _ in request.scope["headers"]}
     return any(
         name in ("forwarded", "via", "x-real-ip") or name.startswith("x-forwarded-")

@@ -1,7 +1,9 @@
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SecretStr, field_validator
+from pydantic_core import PydanticCustomError
 
 from chassis.settings.cpus import available_cpus
 from chassis.settings.types import Count, Seconds
+from chassis.settings.urls import HttpUrl
 
 
 class WebSettings(BaseModel):
@@ -33,3 +35,16 @@ class WebSettings(BaseModel):
         description="`Strict-Transport-Security` of responses over HTTPS; empty: none",
     )
     docs: bool = Field(True, description="Serve `/docs` and `/openapi.json`")
+    development_account: SecretStr | None = Field(
+        None, description="Shown at `/` in development: address and password; `make run` sets it"
+    )
+    development_mail: HttpUrl | None = Field(
+        None, description="Shown at `/` in development: where a browser finds the mail"
+    )
+
+    @field_validator("development_account")
+    @classmethod
+    def require_address_and_password(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value().split(maxsplit=1)) != 2:
+            raise PydanticCustomError("account", "is not an address, a space and a password")
+        return value

@@ -3,11 +3,14 @@
 import asyncio
 import shutil
 import subprocess
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.conftest import Servers
+from tests.process import Service, running
 
 Render = Callable[..., Coroutine[Any, Any, str]]
 
@@ -17,7 +20,7 @@ def chromium() -> str:
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if program := shutil.which(name):
             return program
-    pytest.fail("Install Chromium (apt-get install chromium) to look at the page with it")
+    pytest.fail("Install Chromium (apt-get install chromium) to look at the pages with it")
 
 
 @pytest.fixture
@@ -46,3 +49,16 @@ def render(chromium: str, tmp_path: Path) -> Render:
         return await asyncio.to_thread(run, url, *what)
 
     return render
+
+
+@pytest.fixture
+async def service(database_url: str, servers: Servers, tmp_path: Path) -> AsyncIterator[Service]:
+    async with running(
+        tmp_path / "log",
+        DATABASE_URL=database_url,
+        DATABASE_POOL_SIZE=5,
+        REDIS_URL=servers.redis_url,
+        WEB_CONCURRENCY=1,
+        WEB_DEVELOPMENT_ACCOUNT="mary@example.com frankenstein",
+    ) as service:
+        yield service

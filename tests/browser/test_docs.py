@@ -1,27 +1,9 @@
 """/docs in a browser: `make test-browser`."""
 
-from pathlib import Path
-from typing import Any
-
-import pytest
-
 from tests.browser.conftest import Render
-from tests.conftest import Servers
-from tests.process import ROOT, Service, running
+from tests.process import ROOT, Service
 
 SCREENSHOT = ROOT / "var" / "docs.png"
-
-
-@pytest.fixture
-async def service(database_url: str, servers: Servers, tmp_path: Path) -> Any:
-    async with running(
-        tmp_path / "log",
-        DATABASE_URL=database_url,
-        DATABASE_POOL_SIZE=5,
-        REDIS_URL=servers.redis_url,
-        WEB_CONCURRENCY=1,
-    ) as service:
-        yield service
 
 
 async def test_docs_show_every_operation_offline(render: Render, service: Service):

@@ -179,7 +179,7 @@ def test_head_is_for_load_balancers_what_get_is(production: Stack, path: str):
         head, got = client.head(path), client.get(path)
 
     assert head.status_code == got.status_code
-    assert got.status_code == (307 if path == "/" else 200)
+    assert got.status_code == 200
 
 
 @pytest.mark.parametrize("service", SERVICES)

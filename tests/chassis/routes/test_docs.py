@@ -6,19 +6,11 @@ from app.settings import Settings
 from tests.service import create_app
 
 
-async def test_root_leads_to_the_documentation_with_head_as_with_get(client: httpx.AsyncClient):
-    got, head = await client.get("/"), await client.head("/")
-    page = await client.head("/", follow_redirects=True)
-
-    assert (got.status_code, head.status_code, page.status_code) == (307, 307, 200)
-    assert got.headers["Location"] == head.headers["Location"]
-
-
 async def test_links_may_have_query_parameters_of_others(client: httpx.AsyncClient):
     paths = ["/", "/docs", "/openapi.json", "/docs/assets/swagger-ui.css"]
     responses = [await client.get(f"{path}?utm_source=mail") for path in paths]
 
-    assert [each.status_code for each in responses] == [307, 200, 200, 200]
+    assert [each.status_code for each in responses] == [200, 200, 200, 200]
 
 
 async def test_page_has_the_title_of_the_service(client: httpx.AsyncClient):

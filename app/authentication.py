@@ -8,10 +8,10 @@ from fastapi.security import APIKeyHeader, OAuth2PasswordBearer, OAuth2PasswordR
 from starlette.types import Scope
 
 from app.logins.password_throttle import PasswordThrottle
-from app.schemas.key import KeyAccount, KeyScope
+from app.schemas.accounts.key import KeyAccount, KeyScope
 from app.schemas.user import Account, Role
-from app.services.keys import KeyService
-from app.services.users import UserService
+from app.services.accounts.keys import KeyService
+from app.services.accounts.users import UserService
 from chassis.auth.access_tokens import Claims
 from chassis.auth.api_keys import HEADER, KeyClaims, ParsedKey
 from chassis.auth.credentials import (

@@ -15,7 +15,7 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.schemas.user import Role, UserCreate
-from app.services.users import UserService
+from app.services.accounts.users import UserService
 from app.settings import Settings, read_settings, settings_warnings
 from chassis import preflight
 from chassis.database.engines import reason_of

@@ -8,16 +8,16 @@ from typing import Annotated
 
 from fastapi import Depends
 
-from app.services.administration import AdministrationService
-from app.services.audit import AuditService
-from app.services.deletion import DeletionService
-from app.services.export import ExportService
-from app.services.keys import KeyService
-from app.services.logins import LoginService
-from app.services.mailed.confirmations import ConfirmationService
-from app.services.mailed.requests import MailRequestService
-from app.services.sessions import SessionService
-from app.services.users import UserService
+from app.services.accounts.administration import AdministrationService
+from app.services.accounts.audit import AuditService
+from app.services.accounts.deletion import DeletionService
+from app.services.accounts.export import ExportService
+from app.services.accounts.keys import KeyService
+from app.services.accounts.logins import LoginService
+from app.services.accounts.mailed.confirmations import ConfirmationService
+from app.services.accounts.mailed.requests import MailRequestService
+from app.services.accounts.sessions import SessionService
+from app.services.accounts.users import UserService
 from chassis.http.dependencies import on_resources
 
 Users = Annotated[UserService, Depends(on_resources(UserService))]

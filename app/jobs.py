@@ -7,10 +7,10 @@ from pathlib import Path
 from app.about import TITLE
 from app.sample import jobs as sample  # sample
 from app.schemas.job import SendWelcome
-from app.services.deletion import DeletionService
-from app.services.mailed import jobs as mailed
+from app.services.accounts.deletion import DeletionService
+from app.services.accounts.mailed import jobs as mailed
+from app.services.accounts.users import UserService
 from app.services.retention import RetentionService
-from app.services.users import UserService
 from chassis.errors import NotFound
 from chassis.files.orphans import UsedKeys, sweep_orphans
 from chassis.job_worker.registry import Handler, JobContext, PeriodicJob, Registry

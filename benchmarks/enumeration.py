@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import httpx2 as httpx
 
 from app.schemas.user import UserCreate
-from app.services.users import UserService
+from app.services.accounts.users import UserService
 from app.settings import Settings
 from benchmarks.service import ROOT, Service, fill, one_worker
 from chassis.development.private_servers import embedded_valkey, private_mariadb

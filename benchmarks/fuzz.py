@@ -16,7 +16,7 @@ from typing import Any
 
 from app.development.demo_sellers import listening, run_sellers, setting  # sample
 from app.schemas.user import Role, UserCreate
-from app.services.users import UserService
+from app.services.accounts.users import UserService
 from app.settings import Settings
 from benchmarks.contract import VISITOR, Login, check_contract
 from benchmarks.service import ROOT, fill, one_worker

@@ -15,7 +15,7 @@ import httpx2 as httpx
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from app.schemas.user import Role, UserCreate
-from app.services.users import UserService
+from app.services.accounts.users import UserService
 from app.settings import Settings
 from benchmarks.client import request_all
 from benchmarks.service import Service, fill, one_worker

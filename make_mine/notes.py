@@ -14,8 +14,7 @@ WIRING = {
         "from app.models.one_time_token",
     },
     "app/dependencies.py": {
-        "from app.services.sessions": "from app.services.notes import NoteService\n"
-        "from app.services.sessions",
+        "UserService\n": "UserService\nfrom app.services.notes import NoteService\n",
         "import on_resources\n": "import on_resources, on_session\n",
         "Depends(on_resources(SessionService))]\n": "Depends(on_resources(SessionService))]\n"
         "Notes = Annotated[NoteService, Depends(on_session(NoteService))]\n",

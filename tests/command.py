@@ -68,7 +68,7 @@ def _fork_server() -> ForkServerContext:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["app.development.commands", "app.account_commands", "alembic.command", "tests.command"]
+        ["app.development.commands", "app.commands.accounts", "alembic.command", "tests.command"]
     )
     with chdir(ROOT):  # where Python 3.11 looks for them
         forkserver.ensure_running()

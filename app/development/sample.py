@@ -7,7 +7,7 @@ from sqlalchemy import select
 from app.development import catalogue  # sample
 from app.models import User
 from app.schemas.user import Role, UserCreate
-from app.services.users import UserService
+from app.services.accounts.users import UserService
 from app.settings import Settings
 from chassis.development.serve import Filled, Sample
 from chassis.resources import open_resources

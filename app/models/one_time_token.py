@@ -9,7 +9,8 @@ from chassis.database.columns import Base, UTCDateTime
 class OneTimeToken(Base):
     """A token of a mailed link; an account has one of each purpose.
 
-    `state` is a digest of the account when the token was made: see app/services/mailed/tokens.py.
+    `state` is a digest of the account when the token was made: see
+    app/services/accounts/mailed/tokens.py.
     """
 
     __tablename__ = "one_time_tokens"

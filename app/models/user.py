@@ -21,7 +21,7 @@ class User(Base):
     # Whoever sets it ends the sessions: no request asks for it but logins.
     disabled_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     # Since then the row is an empty one, until all that refers to it is deleted: see
-    # app/services/deletion.py.
+    # app/services/accounts/deletion.py.
     deleted_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
 
     __table_args__ = (

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Query
 
 from app.authentication import Admin, CurrentSession
 from app.dependencies import Administration
-from app.schemas.user_admin import UserAdminRead, UserAdminUpdate, UserQuery
+from app.schemas.accounts.user_admin import UserAdminRead, UserAdminUpdate, UserQuery
 from chassis.http.dependencies import Id, RequestPreconditions
 from chassis.http.openapi import problems, sends
 from chassis.http.routing import Route

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Query
 
 from app.authentication import Admin
 from app.dependencies import Audit
-from app.schemas.audit import AuditEventRead, AuditQuery
+from app.schemas.accounts.audit import AuditEventRead, AuditQuery
 from chassis.http.openapi import problems
 from chassis.http.routing import Route
 from chassis.schemas.page import Page

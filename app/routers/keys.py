@@ -4,7 +4,7 @@ from fastapi import APIRouter, Query
 
 from app.authentication import CurrentSession
 from app.dependencies import Keys
-from app.schemas.key import KeyCreate, KeyCreated, KeyId, KeyQuery, KeyRead
+from app.schemas.accounts.key import KeyCreate, KeyCreated, KeyId, KeyQuery, KeyRead
 from chassis.http.dependencies import Idempotent
 from chassis.http.openapi import problems
 from chassis.http.routing import Route

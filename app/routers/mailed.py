@@ -2,7 +2,7 @@ from fastapi import APIRouter
 
 from app.authentication import CurrentSession, RequestThrottle
 from app.dependencies import Confirmations, MailRequests
-from app.schemas.mailed import (
+from app.schemas.accounts.mailed import (
     EmailChange,
     EmailConfirmation,
     MailAccepted,

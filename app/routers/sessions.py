@@ -4,7 +4,7 @@ from fastapi import APIRouter, Query
 
 from app.authentication import CurrentSession
 from app.dependencies import UserSessions
-from app.schemas.session import SessionId, SessionQuery, SessionRead
+from app.schemas.accounts.session import SessionId, SessionQuery, SessionRead
 from chassis.http.openapi import problems
 from chassis.http.routing import Route
 from chassis.schemas.page import Page

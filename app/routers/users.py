@@ -3,8 +3,8 @@ from fastapi.responses import StreamingResponse
 
 from app.authentication import CurrentAccount, CurrentSession, RequestThrottle
 from app.dependencies import Deletion, Export, MailRequests, Users
-from app.schemas.export import AccountExport
-from app.schemas.mailed import MailAccepted
+from app.schemas.accounts.export import AccountExport
+from app.schemas.accounts.mailed import MailAccepted
 from app.schemas.user import UserCreate, UserDelete, UserRead, UserUpdate
 from chassis.http.dependencies import Idempotent, RequestPreconditions
 from chassis.http.openapi import problems, sends

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from app.schemas.user import Role, UserCreate
-from app.services.users import UserService
+from app.services.accounts.users import UserService
 from app.settings import Settings
 from benchmarks.comparison.cpus import ALL
 from benchmarks.comparison.routes import searches

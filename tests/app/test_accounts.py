@@ -23,8 +23,8 @@ from app.about import NAME
 from app.main import create_app
 from app.models import RefreshToken, User, UserSession
 from app.schemas.user import Role
+from app.services.accounts.users import UserService
 from app.services.retention import RetentionService
-from app.services.users import UserService
 from app.settings import Settings
 from chassis.auth.access_tokens import ALGORITHM, LEEWAY, AccessTokens, Claims
 from chassis.auth.passwords import Passwords

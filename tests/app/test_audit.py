@@ -9,9 +9,9 @@ from sqlalchemy import func, insert, select, text
 
 from app.models import AuditEvent, UserSession
 from app.schemas.user import Role
-from app.services.deletion import DeletionService
+from app.services.accounts.deletion import DeletionService
+from app.services.accounts.users import UserService
 from app.services.retention import BATCH, RetentionService
-from app.services.users import UserService
 from app.settings import Settings
 from chassis.clock import now
 from chassis.request_context import current_request

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import URL, make_url, text
 from typer.testing import CliRunner, Result
 
-from app import account_commands as account_commands  # adds its own to `app`
 from app.cli import app, console
+from app.commands import accounts as accounts  # adds its own to `app`
 from app.development import commands as commands  # adds its own to `app`
 from chassis.database.engines import create_engine
 from chassis.database.settings import DatabaseSettings

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.schemas.user import Role, UserCreate
-from app.services.users import UserService
+from app.services.accounts.users import UserService
 from benchmarks.contract import VISITOR, Login, Report, check_contract
 from chassis.resources import Resources
 from tests.app.rows import add_books  # sample

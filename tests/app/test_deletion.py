@@ -12,8 +12,8 @@ from app.logins.password_throttle import PasswordThrottle
 from app.main import create_app
 from app.models import LoginNetwork, RefreshToken, User, UserSession
 from app.schemas.user import Account, Role, UserRead
-from app.services.deletion import DeletionService
-from app.services.users import UserService
+from app.services.accounts.deletion import DeletionService
+from app.services.accounts.users import UserService
 from app.settings import Settings
 from chassis.errors import NotFound
 from chassis.resources import Resources, open_resources

@@ -8,9 +8,9 @@ from sqlalchemy import insert
 
 from app.main import create_app
 from app.models import AuditEvent
-from app.schemas.export import AccountExport
+from app.schemas.accounts.export import AccountExport
 from app.schemas.user import Role
-from app.services.export import PARTS
+from app.services.accounts.export import PARTS
 from app.settings import Settings
 from chassis.clock import now
 from chassis.resources import Resources

@@ -16,11 +16,11 @@ from sqlalchemy import delete, insert, select, update
 
 from app.main import create_app as create_service
 from app.models import ApiKey, User
-from app.schemas.key import KeyCreate, KeyScope
+from app.schemas.accounts.key import KeyCreate, KeyScope
 from app.schemas.user import Role
-from app.services.keys import EXPIRED, UNKNOWN, KeyService
+from app.services.accounts.keys import EXPIRED, UNKNOWN, KeyService
+from app.services.accounts.users import UserService
 from app.services.retention import KEEP_KEYS, RetentionService
-from app.services.users import UserService
 from app.settings import Settings
 from chassis.auth.api_keys import MALFORMED
 from chassis.auth.credentials import AMBIGUOUS, NO_SESSION, NO_WRITE

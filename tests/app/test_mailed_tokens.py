@@ -13,8 +13,8 @@ from sqlalchemy import select, text, update
 
 from app.models import OneTimeToken, User, UserSession
 from app.schemas.user import Role
+from app.services.accounts.users import UserService
 from app.services.retention import RetentionService
-from app.services.users import UserService
 from app.settings import Settings
 from chassis.clock import now
 from chassis.jobs.model import OutboxEntry

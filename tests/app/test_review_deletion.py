@@ -14,10 +14,10 @@ from app.main import create_app
 from app.models import Book, Review, User
 from app.schemas.review import ReviewCreate
 from app.schemas.user import Role, UserRead
-from app.services.deletion import DeletionService
+from app.services.accounts.deletion import DeletionService
+from app.services.accounts.users import UserService
 from app.services.review_deletion import BATCH
 from app.services.reviews import ReviewService
-from app.services.users import UserService
 from app.settings import Settings
 from chassis.files.settings import FilesSettings
 from chassis.resources import Resources

@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 
 from app.models import RefreshToken, UserSession
 from app.schemas.user import Role
-from app.services.users import UserService
+from app.services.accounts.users import UserService
 from app.settings import Settings
 from chassis.auth.security_events import Event
 from chassis.clock import now

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 
 from app.models import User
 from app.schemas.user import Role, UserCreate
-from app.services.users import UserService
+from app.services.accounts.users import UserService
 from app.settings import Settings, UsersSettings
 from chassis.limits.settings import LimitsSettings
 from chassis.mail.settings import MailSettings

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.schemas.user import Role, UserCreate
-from app.services.users import UserService
+from app.services.accounts.users import UserService
 from chassis.resources import Resources
 from tests.databases import sqlite_only
 from tests.process import ROOT, TIMEOUT, Service, running

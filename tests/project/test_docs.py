@@ -5,7 +5,7 @@ import re
 import pytest
 import typer
 
-from app import account_commands as account_commands  # adds its own to `app`
+from app.commands import accounts as accounts  # adds its own to `app`
 from app.development import commands
 from app.settings import Settings
 from chassis.settings.names import fields_of

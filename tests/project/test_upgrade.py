@@ -39,7 +39,7 @@ FILES = {
     "app/main.py": "first\nsecond\n\n\nhealth\nreviews\n",
     "app/models/poem.py": "title\n",
     "app/sample/rhymes.py": "digits\n",
-    "app/services/users.py": "a\nb\nc\nd\ne\nf\n",
+    "app/services/accounts/users.py": "a\nb\nc\nd\ne\nf\n",
     "docker-compose.yml": "name: shelf\nimage: 1\n",
     "docker/nginx.conf": "gzip on\n",
     "README.md": "The template\n",
@@ -128,7 +128,7 @@ def test_service_gets_what_is_new_and_keeps_what_is_its_own(template: Path, serv
             "chassis/rooms/door.py": "open = 1\n",
             "app/about.py": 'NAME = "shelf"\nVERSION = "0.2.0"\n# new\n',
             "app/main.py": "first\nsecond\n\n\nhealth\nevents\nreviews\n",
-            "app/services/users.py": "a\nb\nc\nd\ne\nF\n",
+            "app/services/accounts/users.py": "a\nb\nc\nd\ne\nF\n",
             "docker-compose.yml": "name: shelf\nimage: 2\n",
             "README.md": "The template, better\n",
         },
@@ -146,7 +146,7 @@ def test_service_gets_what_is_new_and_keeps_what_is_its_own(template: Path, serv
     assert read["app/about.py"] == 'NAME = "orders"\nVERSION = "7.0.0"\n# new\n'
     assert read["app/main.py"] == "first\nsecond\norders\n\n\nhealth\nevents\nreviews\n"
     assert read["app/models/order.py"] == "number\n"
-    assert read["app/services/users.py"] == "a\nb\nc\nd\ne\nF\n"
+    assert read["app/services/accounts/users.py"] == "a\nb\nc\nd\ne\nF\n"
     assert read["docker-compose.yml"] == "name: orders\nimage: 2\n"
     assert read["README.md"] == "Orders\n"
     assert "Yours, and newer in the template; not touched:\n  README.md\n" in done.output
@@ -198,18 +198,18 @@ def test_changed_file_of_the_chassis_is_refused_with_its_difference(template: Pa
 
 
 def test_conflict_is_marked_and_listed(template: Path, service: Path):
-    change(service, {"app/services/users.py": "a\nb\nc\nd\ne\nmine\n"})
-    change(template, {"app/services/users.py": "A\nb\nc\nd\ne\ntheirs\n"})
+    change(service, {"app/services/accounts/users.py": "a\nb\nc\nd\ne\nmine\n"})
+    change(template, {"app/services/accounts/users.py": "A\nb\nc\nd\ne\ntheirs\n"})
 
     done = upgrade(service, template)
 
-    text = (service / "app/services/users.py").read_text()
+    text = (service / "app/services/accounts/users.py").read_text()
     assert done.code == 1
-    assert "Conflicts, marked in the file:\n  app/services/users.py (1)\n" in done.output
+    assert "Conflicts, marked in the file:\n  app/services/accounts/users.py (1)\n" in done.output
     assert text.startswith("A\nb\n")
     assert "<<<<<<< yours\nmine\n||||||| 1.0.0" in text
     assert "=======\ntheirs\n>>>>>>> 1.0.0" in text
-    assert "app/services/users.py" in subprocess.run(
+    assert "app/services/accounts/users.py" in subprocess.run(
         ["git", "diff", "--check"], cwd=service, check=False, capture_output=True, text=True
     ).stdout  # fmt: skip
 
@@ -416,7 +416,7 @@ def test_list_says_of_each_file_to_whom_it_belongs():
     assert service == {"CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md"}
     assert {owner(path) for path in listed if path.startswith("chassis/")} == {Owner.CHASSIS}
     assert owner("app/main.py") is Owner.MERGED
-    assert owner("app/services/users.py") is Owner.MERGED
+    assert owner("app/services/accounts/users.py") is Owner.MERGED
     assert owner("app/services/poems.py") is Owner.SAMPLE
     assert owner("migrations/versions/0009_chassis_notes.py") is Owner.CHASSIS
     assert owner("migrations/versions/0009_publishers.py") is Owner.SAMPLE

@@ -58,7 +58,7 @@ def checkouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     renamed |= edit(service, "docker-compose.yml", f"&name {NAME}", "&name sales")
     renamed |= edit(service, "docker-compose.override.yml", f"name: {NAME}-", "name: sales-")
     renamed |= edit(service, "README.md", "# ", "# Sales. ")
-    renamed |= edit(service, "app/services/users.py", '"""', '"""Ours. ')
+    renamed |= edit(service, "app/services/accounts/users.py", '"""', '"""Ours. ')
     change(service, renamed)
     make(service, "order", "--owned", "--fields", "number:str:50:unique total:money:index")
     change(service, {})
@@ -86,7 +86,7 @@ def release(template: Path) -> None:
     newer |= edit(template, "chassis/version.py", 'VERSION = "', 'VERSION = "9.')
     newer |= edit(template, "chassis/clock.py", "\n\n\n", "\n\n# newer\n")
     newer |= edit(template, "app/about.py", 'VERSION = "', 'VERSION = "8.')
-    for name in ("app/services/users.py", "app/main.py"):
+    for name in ("app/services/accounts/users.py", "app/main.py"):
         newer |= {name: f"{(template / name).read_text()}\n# newer\n"}
     newer |= edit(template, "docker-compose.yml", f"&name {NAME}\n", f"&name {NAME}\n# newer\n")
     change(template, newer)
@@ -113,8 +113,8 @@ def test_service_takes_in_a_newer_template_and_runs_on_both_databases(
         name: (service / "migrations/versions" / name).read_bytes() for name in before
     } == before
     assert 'VERSION = "9.' in read["chassis/version.py"]
-    assert read["app/services/users.py"].endswith("# newer\n")
-    assert '"""Ours. ' in read["app/services/users.py"]
+    assert read["app/services/accounts/users.py"].endswith("# newer\n")
+    assert '"""Ours. ' in read["app/services/accounts/users.py"]
     assert "# newer" in read["app/main.py"]
     assert re.search(r"\borders\b", read["app/main.py"])
     assert "name: &name sales\n# newer\n" in read["docker-compose.yml"]
@@ -122,7 +122,7 @@ def test_service_takes_in_a_newer_template_and_runs_on_both_databases(
     assert set(read) == {
         ".template",
         "app/main.py",
-        "app/services/users.py",
+        "app/services/accounts/users.py",
         "chassis/clock.py",
         "chassis/version.py",
         "docker-compose.yml",
@@ -192,7 +192,7 @@ def test_service_that_make_mine_made_takes_in_a_newer_template(template: Path, t
     assert changed == {
         ".template",
         "app/main.py",
-        "app/services/users.py",
+        "app/services/accounts/users.py",
         "chassis/clock.py",
         "chassis/version.py",
         "docker-compose.yml",

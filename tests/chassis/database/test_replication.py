@@ -13,7 +13,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.schemas.user import Role
-from app.services.users import UserService
+from app.services.accounts.users import UserService
 from app.settings import Settings
 from chassis.auth.settings import PasswordSettings
 from chassis.cache.settings import CacheSettings

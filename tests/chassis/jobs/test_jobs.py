@@ -20,7 +20,7 @@ from app.about import NAME, TITLE
 from app.jobs import REGISTRY, clean
 from app.models import RefreshToken, User, UserSession
 from app.schemas.user import UserCreate
-from app.services.users import UserService
+from app.services.accounts.users import UserService
 from app.settings import Settings
 from chassis.clock import now
 from chassis.database.metrics import DatabaseMetrics

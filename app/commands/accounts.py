@@ -9,10 +9,10 @@ import typer
 from rich.table import Table
 
 from app.cli import app, command_settings, console, errors_as_lines, read_password
-from app.schemas.audit import AuditEventRead, AuditQuery
-from app.schemas.user_admin import UserAdminUpdate
-from app.services.administration import AdministrationService
-from app.services.audit import AuditService
+from app.schemas.accounts.audit import AuditEventRead, AuditQuery
+from app.schemas.accounts.user_admin import UserAdminUpdate
+from app.services.accounts.administration import AdministrationService
+from app.services.accounts.audit import AuditService
 from chassis.auth.password_rules import check_new_password
 from chassis.resources import Resources, open_resources
 from chassis.schemas.fields import MAX_ID

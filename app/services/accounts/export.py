@@ -3,15 +3,15 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from app.schemas.audit import AuditQuery
-from app.schemas.key import KeyQuery
+from app.schemas.accounts.audit import AuditQuery
+from app.schemas.accounts.key import KeyQuery
+from app.schemas.accounts.session import SessionQuery
 from app.schemas.review import ReviewQuery  # sample
-from app.schemas.session import SessionQuery
 from app.schemas.user import Account
-from app.services.audit import AuditService
-from app.services.keys import KeyService
+from app.services.accounts.audit import AuditService
+from app.services.accounts.keys import KeyService
+from app.services.accounts.sessions import SessionService
 from app.services.reviews import ReviewService  # sample
-from app.services.sessions import SessionService
 from chassis.resources import Resources
 from chassis.schemas.page import MAX_LIMIT, Page
 

@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.schemas.audit import AuditEventRead, AuditQuery
+from app.schemas.accounts.audit import AuditEventRead, AuditQuery
 from chassis.auth.audit_model import AuditEvent
 from chassis.database.keyset import Sort
 from chassis.resources import Resources

@@ -12,9 +12,9 @@ from app.logins.last_admin import lock_admins, refuse_last_admin
 from app.logins.password_throttle import PasswordThrottle
 from app.models import ApiKey, LoginNetwork, OneTimeToken, User, UserSession
 from app.schemas.user import Account, Role, UserRead
-from app.services.audit import erase_addresses
+from app.services.accounts.audit import erase_addresses
+from app.services.accounts.users import COLUMNS, UserService
 from app.services.review_deletion import delete_reviews  # sample
-from app.services.users import COLUMNS, UserService
 from chassis.clock import now
 from chassis.database.transactions import retry_on_deadlock
 from chassis.errors import Conflict

@@ -7,8 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.logins.last_admin import lock_admins, refuse_last_admin
 from app.models import User, UserSession
+from app.schemas.accounts.user_admin import UserAdminRead, UserAdminUpdate, UserQuery
 from app.schemas.user import Role
-from app.schemas.user_admin import UserAdminRead, UserAdminUpdate, UserQuery
 from chassis.clock import now
 from chassis.database.keyset import Sort
 from chassis.database.transactions import retry_on_deadlock

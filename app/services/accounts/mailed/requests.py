@@ -5,11 +5,11 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.logins.password_throttle import PasswordThrottle
+from app.schemas.accounts.mailed import EmailChange, MailAccepted
 from app.schemas.job import Register, SendNewAddress, SendReset, SendVerification
-from app.schemas.mailed import EmailChange, MailAccepted
 from app.schemas.user import Account, UserCreate
-from app.services.mailed.tokens import USERS, state_of
-from app.services.users import UserService
+from app.services.accounts.mailed.tokens import USERS, state_of
+from app.services.accounts.users import UserService
 from app.settings import settings_of
 from chassis.database.transactions import retry_on_deadlock
 from chassis.errors import Conflict, Invalid, TooManyRequests

@@ -1,14 +1,15 @@
 from pydantic import BaseModel, Field
 
-from app.schemas.audit import AuditEventRead
-from app.schemas.key import KeyRead
+from app.schemas.accounts.audit import AuditEventRead
+from app.schemas.accounts.key import KeyRead
+from app.schemas.accounts.session import SessionRead
 from app.schemas.review import ReviewRead  # sample
-from app.schemas.session import SessionRead
 from app.schemas.user import UserRead
 
 
+# What `PARTS` of app/services/accounts/export.py writes.
 class AccountExport(BaseModel):
-    """What `PARTS` of app/services/export.py writes."""
+    """All that the service has of an account."""
 
     account: UserRead
     sessions: list[SessionRead]

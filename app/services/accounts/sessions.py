@@ -5,7 +5,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import User, UserSession
-from app.schemas.session import SessionQuery, SessionRead
+from app.schemas.accounts.session import SessionQuery, SessionRead
 from app.schemas.user import Account
 from chassis.database.keyset import Sort
 from chassis.database.transactions import retry_on_deadlock

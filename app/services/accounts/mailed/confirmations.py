@@ -8,10 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.logins.networks import has_logged_in
 from app.logins.password_throttle import PasswordThrottle
 from app.models import User, UserSession
+from app.schemas.accounts.mailed import EmailConfirmation, PasswordReset, Verification
 from app.schemas.job import SendAddressChanged
-from app.schemas.mailed import EmailConfirmation, PasswordReset, Verification
 from app.schemas.user import UserRead
-from app.services.mailed.tokens import (
+from app.services.accounts.mailed.tokens import (
     USERS,
     Columns,
     Purpose,

@@ -24,7 +24,7 @@ from app.schemas.job import (
     SendVerification,
 )
 from app.schemas.user import Role
-from app.services.mailed.tokens import USERS, Purpose, issue, lock_user, state_of
+from app.services.accounts.mailed.tokens import USERS, Purpose, issue, lock_user, state_of
 from app.settings import settings_of
 from chassis.database.transactions import retry_on_deadlock
 from chassis.job_worker.registry import Handler, JobContext

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models import ApiKey, User, UserSession
 from app.models.user import new_session_id
-from app.schemas.key import KeyAccount, KeyCreate, KeyCreated, KeyQuery, KeyRead
+from app.schemas.accounts.key import KeyAccount, KeyCreate, KeyCreated, KeyQuery, KeyRead
 from app.schemas.user import Account, UserRead
 from chassis.auth.api_keys import ParsedKey, digest_of
 from chassis.clock import now

@@ -1,0 +1,1 @@
+"""Accounts: who they are, how they log in, what they are told by mail."""

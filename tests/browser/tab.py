@@ -34,8 +34,10 @@ class Tab:
     async def open(self, url: str) -> None:
         for domain in ("Page", "Network", "Log", "Runtime"):
             await self.send(f"{domain}.enable")
-        await self.send("Page.navigate", url=url)
-        await self.wait_for("Page.loadEventFired")
+        for address in ("about:blank", url):  # a fragment alone would load nothing
+            self.events.clear()
+            await self.send("Page.navigate", url=address)
+            await self.wait_for("Page.loadEventFired")
 
     async def wait_for(self, name: str) -> None:
         while not self.of(name):
@@ -47,6 +49,18 @@ class Tab:
     async def evaluate(self, expression: str) -> Any:
         result = await self.send("Runtime.evaluate", expression=expression, returnByValue=True)
         return result["result"].get("value")
+
+    async def until(self, expression: str) -> None:
+        async with asyncio.timeout(TIMEOUT):
+            while not await self.evaluate(expression):
+                await asyncio.sleep(0.02)
+
+    async def prefer(self, theme: str) -> None:
+        feature = {"name": "prefers-color-scheme", "value": theme}
+        await self.send("Emulation.setEmulatedMedia", features=[feature])
+
+    async def type(self, text: str) -> None:
+        await self.send("Input.insertText", text=text)
 
     async def press(self, key: str) -> None:
         code = {"Tab": 9, "Enter": 13}[key]

@@ -10,7 +10,7 @@ from app.settings import Settings
 from chassis.mail.settings import MailSettings
 from chassis.resources import Resources
 from tests.account_mail import Mailbox, text_of
-from tests.browser.devtools import Page, opened_page
+from tests.browser.tab import Tab, open_tab
 from tests.databases import sqlite_only
 from tests.logins import EMAIL, PASSWORD, REGISTER, log_in
 from tests.mail import SENDER
@@ -26,12 +26,12 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
     return settings
 
 
-async def shown(page: Page) -> str:
+async def shown(page: Tab) -> str:
     text: str = await page.evaluate("document.querySelector('main').innerText")
     return text
 
 
-async def result(page: Page) -> str:
+async def result(page: Tab) -> str:
     await page.until("document.querySelector('output').textContent !== ''")
     text: str = await page.evaluate("document.querySelector('output').textContent")
     return text
@@ -39,6 +39,7 @@ async def result(page: Page) -> str:
 
 @sqlite_only
 async def test_links_are_used_by_keyboard(
+    chromium: str,
     environment: dict[str, Any],
     resources: Resources,
     settings: Settings,
@@ -49,7 +50,7 @@ async def test_links_are_used_by_keyboard(
     async with (
         running(tmp_path / "log", **environment) as service,
         service.client() as served,
-        opened_page(tmp_path / "chromium") as page,
+        open_tab(chromium, tmp_path, width=700) as page,
     ):
         settings.public_url = service.url
         mailbox = Mailbox(client, resources, tmp_path / "mail")
@@ -58,23 +59,23 @@ async def test_links_are_used_by_keyboard(
 
         await page.open(f"{service.url}/reset-password")
         await page.type(EMAIL)
-        await page.press("Enter", "\r")
+        await page.press("Enter")
         asked = await result(page)
         [mail] = await mailbox.take()
         [link] = [word for word in text_of(mail).split() if "#token=" in word]
         await page.open(link)
         for theme in ("light", "dark"):
             await page.prefer(theme)
-            await page.save(PICTURES / f"reset-password-{theme}.png")
+            await page.screenshot(PICTURES / f"reset-password-{theme}.png")
         await page.type("short")
-        await page.press("Enter", "\r")
+        await page.press("Enter")
         weak = await result(page)
         await page.evaluate("document.querySelector('form:not([hidden]) input').select()")
         await page.type(NEW)
         await page.press("Tab")
         focused = await page.evaluate("document.activeElement.textContent")
         await page.evaluate("document.querySelector('output').textContent = ''")
-        await page.press("Enter", "\r")
+        await page.press("Enter")
         done = await result(page)
         address = await page.evaluate("location.href")
 
@@ -89,11 +90,11 @@ async def test_links_are_used_by_keyboard(
         await page.open(f"{service.url}/verify#token=guess")
         await page.prefer("light")
         await page.type(NEW)
-        await page.press("Enter", "\r")
+        await page.press("Enter")
         assert (await result(page)).startswith("Is not valid: it has expired")
-        await page.save(PICTURES / "verify-refused.png")
+        await page.screenshot(PICTURES / "verify-refused.png")
         await page.open(f"{service.url}/confirm-email")
         assert "The link of this page is incomplete" in await shown(page)
         await page.open(f"{service.url}/confirm-email#token=guess")
-        await page.press("Enter", "\r")
+        await page.press("Enter")
         assert (await result(page)).startswith("Is not valid")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.tab import Tab, open_tab
+from tests.browser.tab import open_tab
 from tests.process import ROOT, Service
 
 LINKS = "[...document.querySelectorAll('a')].map(link => link.href)"
@@ -13,18 +13,13 @@ OUTLINE = "getComputedStyle(document.activeElement).outlineStyle"
 GROUND = "getComputedStyle(document.body).backgroundColor"
 
 
-async def in_theme(tab: Tab, theme: str) -> None:
-    feature = {"name": "prefers-color-scheme", "value": theme}
-    await tab.send("Emulation.setEmulatedMedia", features=[feature])
-
-
 @pytest.mark.parametrize("width", [320, 1000])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 async def test_page_fits_and_follows_the_theme(
     chromium: str, service: Service, tmp_path: Path, theme: str, width: int
 ) -> None:
     async with open_tab(chromium, tmp_path, width) as tab:
-        await in_theme(tab, theme)
+        await tab.prefer(theme)
         await tab.open(f"{service.url}/")
         ground = await tab.evaluate(GROUND)
         scrolled = await tab.evaluate("document.documentElement.scrollWidth")

@@ -156,16 +156,16 @@ restore: ## Replace the production database by FILE=backups/..., or by that and 
 restore-drill: ## Restore the newest backup beside the production database, and compare (FILE=, OFFSITE=1)
 	@docker/drill.sh $(FILE)
 
-test-compose: .venv/dev ## Start both stacks with Docker, make parts fail, check from outside
-	@$(call pytest,--override-ini=addopts=-ra tests/compose)
+test-compose: .venv/dev ## Start both stacks with Docker, make parts fail, check from outside (ONLY=tests/compose/test_edge.py)
+	@$(call pytest,--override-ini=addopts=-ra $(or $(ONLY),tests/compose))
 
 ci: AGAIN = yes
-ci: lint test drill ## What CI runs: lint, tests, drills; the clients, the browser and the stacks where they can run
+ci: lint test drill ## What CI runs: lint, tests, drills; the clients, the browser and the stacks where they can run (STACKS=files)
 	@if command -v node >/dev/null && command -v npm >/dev/null; then $(MAKE) test-client; \
 	else echo "No Node.js with npm here: the generated clients are not tested"; fi
 	@if command -v chromium chromium-browser google-chrome >/dev/null; then $(MAKE) test-browser; \
 	else echo "No Chromium here: the pages are not tested"; fi
-	@if docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1; then $(MAKE) test-compose AGAIN=yes; \
+	@if docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1; then $(MAKE) test-compose AGAIN=yes ONLY="$(STACKS)"; \
 	else echo "No Docker engine here: the stacks are not tested"; fi
 
 audit: ## Look for known vulnerabilities in the locked packages (installs pip-audit below var/)

@@ -201,7 +201,7 @@ ROWS = [
     "DELETE FROM works WHERE id = 9",
     "INSERT INTO work_people (work_id, person_id, position) VALUES (5, 1, 0)",
     "INSERT INTO pictures VALUES (5, 'k')",
-    f"INSERT INTO user_sessions (id, user_id, created_at) VALUES (1, 1, {NOW})",
+    f"INSERT INTO user_sessions (id, user_id, created_at, used_at) VALUES (1, 1, {NOW}, {NOW})",
 ]
 MARIADB = "MATCH (words) AGAINST ('+next__' IN BOOLEAN MODE)"
 SQLITE = "id IN (SELECT rowid FROM work_search WHERE work_search MATCH 'next__')"

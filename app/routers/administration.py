@@ -1,6 +1,8 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from starlette.routing import Match
+from starlette.types import Scope
 
 from app.authentication import Admin, CurrentSession
 from app.dependencies import Administration
@@ -10,8 +12,19 @@ from chassis.http.openapi import problems, sends
 from chassis.http.routing import Route
 from chassis.schemas.page import Page
 
+
+class AccountRoute(Route):
+    """Does not match `/v1/users/verify` and the like: whatever the method, they are not its own."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, found = super().matches(scope)
+        if match is not Match.NONE and not found["path_params"].get("user_id", "0").isdecimal():
+            return Match.NONE, {}
+        return match, found
+
+
 # After the router of `/v1/users/me`, which `/{user_id}` matches too.
-router = APIRouter(prefix="/v1/users", tags=["administration"], route_class=Route)
+router = APIRouter(prefix="/v1/users", tags=["administration"], route_class=AccountRoute)
 
 
 @router.get("", responses=problems(401, 403), dependencies=[Admin])

@@ -414,3 +414,11 @@ async def test_operator_sets_a_password_disables_and_enables(
         *("session_ended", "password_changed"),
     ]
     assert by_id[1].count("login") == 1
+
+
+@pytest.mark.parametrize("path", ["/verify", "/password-reset"])
+async def test_paths_of_others_are_not_taken_for_accounts(admin: Admin, path: str):
+    responses = [await admin.get(path), await admin.client.options(f"{URL}{path}")]
+
+    assert [response.status_code for response in responses] == [405, 405]
+    assert [response.headers["Allow"] for response in responses] == ["POST", "POST"]

@@ -43,8 +43,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     # Of the routes that match a path the first responds. The name of a handler is its operation id,
     # so it must be unique.
-    modules = [health, files, mailed, account_pages, users, tokens]
-    modules += [sessions, keys, administration, audit]
+    modules = [
+        health,
+        files,
+        mailed,
+        account_pages,
+        users,
+        tokens,
+        sessions,
+        keys,
+        administration,
+        audit,
+    ]
     modules = [*sample.MODULES, *modules]  # sample
     for module in [*modules, front, metrics]:
         include(app, module.router)

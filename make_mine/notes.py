@@ -20,8 +20,8 @@ WIRING = {
         "Notes = Annotated[NoteService, Depends(on_session(NoteService))]\n",
     },
     "app/main.py": {
-        "    mailed,\n": "    mailed,\n    notes,\n",
-        "administration, audit]\n": "administration, audit, notes]\n",
+        "    mailed,\n    sessions,\n": "    mailed,\n    notes,\n    sessions,\n",
+        "        audit,\n    ]\n": "        audit,\n        notes,\n    ]\n",
     },
     "benchmarks/schemathesis.toml": {'"get_audit_events"]': '"get_audit_events", "get_notes"]'},
 }

@@ -172,7 +172,10 @@ write_cors() {
     fi
     echo "}"
     if [ -n "$origins$pattern" ]; then policy=cross-origin; else policy=same-origin; fi
-    if [ "$CORS_CREDENTIALS" = true ]; then credentials=true; else credentials=""; fi
+    case $(echo "$CORS_CREDENTIALS" | tr '[:upper:]' '[:lower:]') in # as the service reads it
+    1 | t | true | y | yes | on) credentials=true ;;
+    *) credentials="" ;;
+    esac
     echo "map '' \$resource_policy { default $policy; }"
     echo "map '' \$cors_vary { default '$several'; }"
     echo "map \$shown_origin \$cors_credentials { '' ''; default '$credentials'; }"

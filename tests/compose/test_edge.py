@@ -293,6 +293,7 @@ def gets_through(client: httpx.Client) -> bool:
 
 
 APP, PREVIEW, OTHER = "https://app.example", "https://pr-7.example.dev", "https://evil.example"
+LONG = f"https://{'a' * 63}.{'b' * 63}.{'c' * 63}.example:65535"
 ALLOW = "Access-Control-Allow-Origin"
 
 
@@ -303,7 +304,7 @@ ALLOW = "Access-Control-Allow-Origin"
         ({"CORS_ORIGINS": APP}, {APP: APP, OTHER: APP}),  # so that no cache has to vary
         ({"CORS_ORIGINS": "*"}, {APP: "*", OTHER: "*"}),
         (
-            {"CORS_ORIGINS": f"{APP}, http://[::1]:3000", "CORS_CREDENTIALS": "true"}
+            {"CORS_ORIGINS": f"{APP}, http://[::1]:3000, {LONG}", "CORS_CREDENTIALS": "True"}
             | {"CORS_ORIGIN_PATTERN": r"https://pr-\d{1,3}\.example\.dev"},
             {APP: APP, PREVIEW: PREVIEW, "http://[::1]:3000": "http://[::1]:3000", OTHER: None},
         ),

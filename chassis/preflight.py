@@ -43,6 +43,9 @@ async def run_checks(settings: ChassisSettings) -> list[Finding]:
     findings += await _check_eviction(settings)
     if (storage := make_storage(settings.files, settings.tokens.keys)) is not None:
         findings.append(await _check_files(storage, str(settings.files.url)))
+    if settings.mail.url is None:
+        detail = "MAIL_URL is not set: mails, and so links to verify an address, wait until it is"
+        findings.append(Finding("mail", True, detail))
     if database.ok:
         findings.append(await check_schema(settings))
         findings.append(await _check_budget(settings))

@@ -55,18 +55,18 @@ class CorsPolicy:
             "Access-Control-Allow-Headers": ", ".join([*REQUEST_HEADERS, *words(settings.headers)]),
             "Access-Control-Max-Age": f"{settings.max_age}",
         }
-        self._always: Fields | None = None
+        self.same_for_all: Fields | None = None  # the headers of CORS, if no request changes them
         if not self.enabled:
-            self._always = ()
+            self.same_for_all = ()
         elif b"*" in self._origins:
-            self._always = self._allowing(b"*")
+            self.same_for_all = self._allowing(b"*")
         elif len(origins) == 1 and not settings.origin_pattern:
-            self._always = self._allowing(origins[0])
+            self.same_for_all = self._allowing(origins[0])
 
     def headers(self, request: Iterable[tuple[bytes, bytes]]) -> Fields:
         """Of a response; `request`: the headers of its request."""
-        if self._always is not None:
-            return self._always
+        if self.same_for_all is not None:
+            return self.same_for_all
         for name, value in request:
             if name == b"origin" and self.allows(value):
                 return (VARIES, *self._allowing(value))

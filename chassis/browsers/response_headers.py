@@ -17,13 +17,17 @@ class ResponseHeaders:
         self.cors = CorsPolicy(settings)
         # Pages that may read responses may also show images of the service.
         resources = b"cross-origin" if self.cors.enabled else b"same-origin"
-        self._page = (
+        page = (
             (b"x-content-type-options", b"nosniff"),
             (b"referrer-policy", b"no-referrer"),
             (b"cross-origin-resource-policy", resources),
+            *(self.cors.same_for_all or ()),
         )
-        self._all = (*self._page, (b"content-security-policy", NOTHING))
-        self._hsts: Fields = ((b"strict-transport-security", hsts.encode()),) if hsts else ()
+        others = (*page, (b"content-security-policy", NOTHING))
+        secure: Fields = ((b"strict-transport-security", hsts.encode()),) if hsts else ()
+        # Made once: each response has one of them.
+        self._http = (others, page)
+        self._https = ((*others, *secure), (*page, *secure))
 
     def of(
         self,
@@ -32,9 +36,11 @@ class ResponseHeaders:
         own: Iterable[tuple[bytes, bytes]] = (),
     ) -> Fields:
         """`request`: the headers of the request; `own`: those that the response has already."""
-        is_page = any(name == b"content-security-policy" for name, _ in own)
-        return (
-            *(self._page if is_page else self._all),
-            *self.cors.headers(request),
-            *(self._hsts if scheme == "https" else ()),
-        )
+        is_page = False
+        for name, _ in own:
+            if name == b"content-security-policy":
+                is_page = True
+        headers = (self._https if scheme == "https" else self._http)[is_page]
+        if self.cors.same_for_all is not None:
+            return headers
+        return (*headers, *self.cors.headers(request))

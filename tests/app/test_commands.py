@@ -154,3 +154,13 @@ def test_check_refuses_limits_in_a_server_that_evicts(
     evicts = policy == "allkeys-lru"
     assert (development.exit_code, checked.exit_code) == (0, int(evicts))
     assert (line in development.output, line in checked.output) == (evicts, evicts)
+
+
+@sqlite_only
+@pytest.mark.parametrize("variables", [{}, {"MAIL_URL": "smtp://mail.example:587"}])
+def test_check_says_that_mail_waits(command: Callable[..., Result], variables: dict[str, str]):
+    """Without it nobody gets a link that verifies his address."""
+    result = command("check", **variables)
+
+    assert result.exit_code == 0
+    assert ("MAIL_URL is not set" in result.output) == (not variables)

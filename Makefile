@@ -14,7 +14,7 @@ pytest = $(BIN)/python -m pytest $(1)$(if $(filter yes,$(AGAIN)), || { test $$? 
 
 .DEFAULT_GOAL := help
 .PHONY: help run dev mail test drill test-browser fuzz lint openapi client test-client format \
-	bench bench-parts bench-growth bench-overhead bench-overload bench-login bench-enumeration bench-jobs bench-offers bench-covers bench-input load \
+	bench bench-parts bench-growth bench-scaling bench-overhead bench-overload bench-login bench-enumeration bench-jobs bench-offers bench-covers bench-input load \
 	migration resource upgrade profile secrets deploy rollback roll reload backup snapshot snapshots restore restore-drill \
 	test-compose ci audit check lock clean
 
@@ -77,6 +77,9 @@ bench-parts: .venv/dev ## Measure what each technique buys, for five minutes (QU
 
 bench-growth: .venv/dev ## Measure how costs grow with books, routes, connections, for half an hour (ONLY=tables,depth, COUNT=, QUICK=1)
 	@$(BIN)/python -m benchmarks.growth
+
+bench-scaling: .venv/dev ## Compare one worker and two with a queueing model, and say what rates take, for five minutes: docs/scaling.md
+	@$(BIN)/python -m benchmarks.scaling
 
 bench-overhead: .venv/dev ## Compare the CPU time of /health and of a cached response with bare FastAPI; a drill too
 	@$(BIN)/python -m benchmarks.overhead

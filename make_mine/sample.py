@@ -29,6 +29,7 @@ FILES = (
     "benchmarks/growth/*",
     "benchmarks/load/*",
     "benchmarks/results/*",
+    "benchmarks/scaling/*",
     "docs/decisions/0017-tags-of-sets-of-books.md",
     "docs/decisions/0022-hot-reads.md",
     "docs/decisions/0025-walks-before-the-full-text-index.md",

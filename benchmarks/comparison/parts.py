@@ -59,6 +59,9 @@ PARTS = (
     Part("no access log", "ours", "no log"),
     Part("no metrics of requests", "ours", "no metrics"),
     Part("no rate limits", "ours", "no limits"),
+    Part("no security headers", "ours", "no headers"),
+    Part("CORS for one origin", "ours", "CORS, one"),
+    Part("CORS for several origins", "ours", "CORS, several"),
     *(Part(f"{n} workers, of 1", "1 worker", f"{n} workers", "4" * (n == 5)) for n in WORKERS[1:]),
     Part("all of it: one book, instead of `before`", "before", "uncached", "10"),
     Part("all of it with the cache, instead of `before`", "before", "ours", "p95: 10"),
@@ -153,17 +156,21 @@ def service(stage: Stage, stack: ExitStack) -> Iterator[Turn]:
     start = stage.running
     paths = [f"/v1/books/{book.id}" for book in stage.books[:50]]
     ours = stack.enter_context(start("ours"))
-    app = "benchmarks.designs.without_metrics:create_app()"
     yield turn("ours", ours, *paths)
     yield turn("uncached", ours, *paths, headers=NO_STORE)
     without = {
         "no log": start("ours", LOG_ACCESS_SAMPLE="0"),
-        "no metrics": start("ours", app),
+        "no metrics": start("ours", "benchmarks.designs.without:metrics()"),
         "no limits": start("ours", LIMITS_ENABLED="0"),
+        "no headers": start("ours", "benchmarks.designs.without:browser_headers()"),
         "before": start("before"),
     }
     for variant, starting in without.items():
         yield turn(variant, stack.enter_context(starting), *paths)
+    one = "https://one.example.com"
+    for variant, origins in {"CORS, one": one, "CORS, several": f"https://a.example,{one}"}.items():
+        allowing = stack.enter_context(start("ours", CORS_ORIGINS=origins))
+        yield turn(variant, allowing, *paths, headers=f"Origin: {one}\r\n")
 
 
 def workers(stage: Stage, stack: ExitStack) -> Iterator[Turn]:

@@ -21,6 +21,8 @@ from benchmarks.growth import catalogue, lines
 from benchmarks.growth.__main__ import PARTS
 from benchmarks.growth.cost import Cost
 from benchmarks.growth.report import report_of
+from benchmarks.scaling.model import Resource, closed
+from benchmarks.scaling.sizing import Demand, size_for
 from benchmarks.service import Service
 from tests.process import ROOT, free_port
 
@@ -208,3 +210,27 @@ def test_results_have_the_exact_versions_and_rounded_figures(tmp_path: Path):
 
 def test_machine_is_described_without_its_name():
     assert machine().keys() == {"cpu", "cpus", "memory_gib", "kernel", "python"}
+
+
+@pytest.mark.parametrize("clients", [1, 2, 10, 64])
+def test_model_of_two_equal_queues_is_the_known_one(clients: int):
+    """N / (N + 1) of what one of them can do (Denning and Buzen, 1978)."""
+    point = closed([Resource(0.002), Resource(0.002)], clients)
+
+    assert point.rate == pytest.approx(clients / (clients + 1) / 0.002)
+    assert point.rate * point.response == pytest.approx(clients)  # Little's law
+
+
+def test_model_is_bounded_by_the_busiest_resource():
+    alone = closed([Resource(0.004, servers=2), Resource(0.001)], 1)
+    crowded = closed([Resource(0.004, servers=2), Resource(0.001)], 200)
+
+    assert alone.response == pytest.approx(0.005)
+    assert crowded.rate == pytest.approx(500, rel=0.01)
+
+
+def test_sizes_leave_two_fifths_of_each_cpu():
+    size = size_for(10_000, Demand(worker=0.0003, mariadb=0.00003, valkey=0, size=300), held=0.001)
+
+    assert (size.workers, size.mariadb, size.valkey, size.busy) == (5, 1, 0, 10)
+    assert size.network == pytest.approx(0.08)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import pytest
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
@@ -28,7 +29,7 @@ from tests.chassis.server.test_http_protocol import TWO, body, serving, start
 from tests.chassis.server.test_unread_bodies import chunk
 from tests.databases import sqlite_only
 from tests.metrics import scrape, total
-from tests.process import Service, running, wait_until
+from tests.process import TIMEOUT, Service, running, wait_until
 from tests.service import create_app
 
 pytestmark = pytest.mark.drill
@@ -288,13 +289,23 @@ async def test_metrics_count_connections_and_those_refused(
         port = int(service.url.rpartition(":")[2])
         await client.get("/health")
         others = [await asyncio.open_connection("127.0.0.1", port) for _ in range(12)]
-        while total(samples := await scrape(client), "http_connections_refused_total") < 3:
-            await asyncio.sleep(0.02)
+        # A refused connection is counted a moment before it is closed.
+        await until_counted(client, open=10, refused=3)
         for _, writer in others:
             writer.close()
-        async with asyncio.timeout(10):
-            while total(after := await scrape(client), "http_connections") > 1:
-                await asyncio.sleep(0.02)
+        await until_counted(client, open=1, refused=3)
 
-    assert total(samples, "http_connections") == 10
-    assert total(after, "http_connections_refused_total") == 3
+
+async def until_counted(client: httpx.AsyncClient, open: int, refused: int) -> None:
+    seen: tuple[float, float] | None = None
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            while seen != (open, refused):
+                samples = await scrape(client)
+                seen = (
+                    total(samples, "http_connections"),
+                    total(samples, "http_connections_refused_total"),
+                )
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"{seen} connections are open and refused") from None

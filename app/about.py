@@ -12,7 +12,7 @@ VERSION = "0.1.0"
 TAGS = {
     # sample: begin
     "books": "The catalogue; anyone may read it, editors may change it",
-    "authors": "Who has written the books",
+    "authors": "Those who have written the books",
     "reviews": "What readers think of a book; each has one review of it",
     "rankings": "The books that readers like best",
     "covers": "An image of each book, in three sizes",

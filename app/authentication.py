@@ -27,7 +27,12 @@ from chassis.resources import Resources
 from chassis.text.email_address import normalize_email
 
 # For the documentation's Authorize button; what is sent is read by claims_of.
-oauth2 = OAuth2PasswordBearer("/v1/tokens", refreshUrl="/v1/tokens/refresh", auto_error=False)
+oauth2 = OAuth2PasswordBearer(
+    "/v1/tokens",
+    refreshUrl="/v1/tokens/refresh",
+    description="`username` is the e-mail address; there is no `client_id`",
+    auto_error=False,
+)
 key_header = APIKeyHeader(
     name=HEADER,
     scheme_name="APIKey",

@@ -2,7 +2,7 @@
 
 from fastapi import FastAPI
 
-from app.about import SUMMARY, TITLE, VERSION
+from app.about import SUMMARY, TAGS, TITLE, VERSION
 from app.authentication import find_key
 from app.routers import (
     account_pages,
@@ -18,7 +18,7 @@ from app.sample import routers as sample  # sample
 from app.settings import Settings, read_service_settings
 from chassis.files import routes as files
 from chassis.http.application import Application, include
-from chassis.http.openapi import document_problems
+from chassis.http.openapi import document_api
 from chassis.resources import open_resources
 from chassis.routes import docs, front, health, metrics
 from chassis.telemetry.tracing import telemetry
@@ -32,6 +32,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title=TITLE,
         version=VERSION,
         summary=SUMMARY,
+        openapi_tags=[{"name": name, "description": text} for name, text in TAGS.items()],
         lifespan=lambda app: open_resources(settings),
         telemetry=telemetry(),
         generate_unique_id_function=lambda route: route.name,
@@ -46,9 +47,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     modules = [
         health,
         files,
-        mailed,
         account_pages,
         users,
+        mailed,
         tokens,
         sessions,
         keys,
@@ -61,5 +62,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings.web.docs:
         include(app, docs.router)
         app.mount("/docs/assets", docs.assets)
-    document_problems(app)
+    document_api(app)
     return app

@@ -9,6 +9,9 @@ FOLDER = Path(__file__).parent / "notes"
 LOOK_AROUND = Path(__file__).with_name("look_around.md").read_text("utf-8")
 WIRING = {
     "README.md": {"## Look around\n": LOOK_AROUND},
+    "app/about.py": {
+        "TAGS = {\n": 'TAGS = {\n    "notes": "Anyone may read them, editors may change them",\n',
+    },
     "app/models/__init__.py": {
         "from app.models.one_time_token": "from app.models.note import Note\n"
         "from app.models.one_time_token",

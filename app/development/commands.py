@@ -94,7 +94,7 @@ def openapi(
 
 @app.command()
 def lint_openapi() -> None:
-    """Fail unless docs/openapi.json is what the code makes, and breaks no client."""
+    """Fail unless docs/openapi.json is what the code makes, is described, and breaks no client."""
     from chassis.clock import now
     from chassis.development.lint_openapi.read import lint
 

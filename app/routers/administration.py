@@ -31,7 +31,7 @@ router = APIRouter(prefix="/v1/users", tags=["administration"], route_class=Acco
 async def get_users(
     query: Annotated[UserQuery, Query()], administration: Administration
 ) -> Page[UserAdminRead]:
-    """All accounts, or those that match, in the order of their addresses."""
+    """List or search accounts, in the order of their addresses."""
     return await administration.page(query)
 
 
@@ -39,6 +39,7 @@ async def get_users(
     "/{user_id}", responses=problems(401, 403, 404) | sends(200, "ETag"), dependencies=[Admin]
 )
 async def get_user(user_id: Id, administration: Administration) -> UserAdminRead:
+    """Get an account."""
     return await administration.get(user_id)
 
 
@@ -54,5 +55,8 @@ async def update_user(
     administration: Administration,
     preconditions: RequestPreconditions,
 ) -> UserAdminRead:
-    """A new role, and disabling, take effect with the account's next request."""
+    """Change the role of an account, disable or enable it.
+
+    This takes effect with the account's next request.
+    """
     return await administration.update(account.user.id, user_id, body, preconditions)

@@ -16,5 +16,5 @@ router = APIRouter(prefix="/v1/audit", tags=["administration"], route_class=Rout
 async def get_audit_events(
     query: Annotated[AuditQuery, Query()], audit: Audit
 ) -> Page[AuditEventRead]:
-    """What has changed about accounts and their sessions, the latest first."""
+    """List what has changed about accounts and their sessions, the latest first."""
     return await audit.page(query)

@@ -17,12 +17,14 @@ router = APIRouter(prefix="/v1/authors", tags=["authors"], route_class=Route)
 @router.get("", responses=problems())
 @cached(ttl=60, tags=["authors"])
 async def get_authors(query: Annotated[AuthorQuery, Query()], authors: Authors) -> Page[AuthorRead]:
+    """List authors, sorted by id or name."""
     return await authors.page(query)
 
 
 @router.get("/{author_id}", responses=problems(404))
 @cached(ttl=300, tags=["author:{author_id}"])
 async def get_author(author_id: Id, authors: Authors) -> AuthorRead:
+    """Get an author."""
     return await authors.get(author_id)
 
 
@@ -39,6 +41,7 @@ async def create_author(
     preconditions: RequestPreconditions,
     response: Response,
 ) -> AuthorRead:
+    """Add an author."""
     author = await authors.create(body, idempotent, preconditions)
     response.headers["Location"] = f"/v1/authors/{author.id}"
     return author
@@ -52,6 +55,7 @@ async def create_author(
 async def update_author(
     author_id: Id, body: AuthorUpdate, authors: Authors, preconditions: RequestPreconditions
 ) -> AuthorRead:
+    """Rename an author."""
     return await authors.update(author_id, body, preconditions)
 
 
@@ -64,4 +68,5 @@ async def update_author(
 async def delete_author(
     author_id: Id, authors: Authors, preconditions: RequestPreconditions
 ) -> None:
+    """Delete an author who has no books."""
     await authors.delete(author_id, preconditions)

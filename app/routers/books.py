@@ -18,12 +18,14 @@ router = APIRouter(prefix="/v1/books", tags=["books"], route_class=Route)
 @router.get("", responses=problems())
 @cached(ttl=60, tags=[tag_of_list])
 async def get_books(query: Annotated[BookQuery, Query()], books: Books) -> Page[BookRead]:
+    """List or search books, filtered and sorted."""
     return await books.page(query)
 
 
 @router.get("/{book_id}", responses=problems(404))
 @cached(ttl=300, tags=["book:{book_id}"])
 async def get_book(book_id: Id, books: Books) -> BookRead:
+    """Get a book with its authors."""
     return await books.get(book_id)
 
 
@@ -40,6 +42,7 @@ async def create_book(
     preconditions: RequestPreconditions,
     response: Response,
 ) -> BookRead:
+    """Add a book."""
     book = await books.create(body, idempotent, preconditions)
     response.headers["Location"] = f"/v1/books/{book.id}"
     return book
@@ -53,6 +56,7 @@ async def create_book(
 async def update_book(
     book_id: Id, body: BookUpdate, books: Books, preconditions: RequestPreconditions
 ) -> BookRead:
+    """Change a book; what is not sent stays."""
     return await books.update(book_id, body, preconditions)
 
 
@@ -60,4 +64,5 @@ async def update_book(
     "/{book_id}", status_code=204, responses=problems(401, 403, 404, 412), dependencies=[Editor]
 )
 async def delete_book(book_id: Id, books: Books, preconditions: RequestPreconditions) -> None:
+    """Delete a book and its reviews."""
     await books.delete(book_id, preconditions)

@@ -31,7 +31,10 @@ router = APIRouter(prefix="/v1/books/{book_id}/cover", tags=["covers"], route_cl
 async def get_cover(
     book_id: Id, covers: Covers, size: Annotated[Size, Query()] = "medium"
 ) -> RedirectResponse:
-    """Redirects to the image, at a URL that is valid for some minutes."""
+    """Get the cover of a book.
+
+    Redirects to the image, at a URL that is valid for some minutes.
+    """
     url, etag = await covers.url(book_id, size)
     return RedirectResponse(url, headers={"ETag": etag})
 
@@ -55,6 +58,9 @@ async def put_cover(
     preconditions: RequestPreconditions,
     response: Response,
 ) -> CoverRead:
-    """The body is the image itself; its pixels are stored in three sizes."""
+    """Set the cover of a book.
+
+    The body is the image itself; its pixels are stored in three sizes.
+    """
     cover, response.headers["ETag"] = await covers.put(book_id, image, preconditions)
     return cover

@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1/users/me/keys", tags=["keys"], route_class=Route)
 async def get_keys(
     query: Annotated[KeyQuery, Query()], account: CurrentSession, keys: Keys
 ) -> Page[KeyRead]:
-    """The API keys of this account, without their secrets, the latest first."""
+    """List your API keys without their secrets, the latest first."""
     return await keys.page(account, query)
 
 
@@ -25,11 +25,14 @@ async def get_keys(
 async def create_key(
     body: KeyCreate, account: CurrentSession, keys: Keys, idempotent: Idempotent
 ) -> KeyCreated:
-    """Make an API key; only this response has its secret."""
+    """Make an API key.
+
+    Only this response has its secret.
+    """
     return await keys.create(account, body, idempotent)
 
 
 @router.delete("/{key_id}", status_code=204, responses=problems(401, 403, 404))
 async def delete_key(key_id: KeyId, account: CurrentSession, keys: Keys) -> None:
-    """Revoke an API key, at once."""
+    """Revoke an API key at once."""
     await keys.revoke(account, key_id)

@@ -36,7 +36,10 @@ async def verify_user(
 async def resend_verification(
     body: MailRequest, mails: MailRequests, idempotent: Idempotent
 ) -> MailAccepted:
-    """Send another mail that verifies, if there is an account with an unverified address."""
+    """Ask for another mail to verify an address.
+
+    It is sent if there is an account with this address, and it is unverified.
+    """
     return await mails.verification(body.email, idempotent)
 
 
@@ -45,7 +48,10 @@ async def resend_verification(
 async def request_password_reset(
     body: MailRequest, mails: MailRequests, idempotent: Idempotent
 ) -> MailAccepted:
-    """Send a mail with a link for a new password, if there is such an account."""
+    """Ask for a mail to set a new password.
+
+    It is sent if there is an account with this address.
+    """
     return await mails.reset(body.email, idempotent)
 
 
@@ -67,7 +73,10 @@ async def request_email_change(
     throttle: RequestThrottle,
     idempotent: Idempotent,
 ) -> MailAccepted:
-    """Send a mail to a new address, which is that of the account once its link is used."""
+    """Ask for a mail to change your address.
+
+    It is sent to the new address, which is that of the account once the link is used.
+    """
     return await mails.new_address(account, body, throttle, idempotent)
 
 
@@ -76,5 +85,8 @@ async def request_email_change(
 async def confirm_email_change(
     body: EmailConfirmation, confirmations: Confirmations, idempotent: Idempotent
 ) -> UserRead:
-    """Change the address of the account that the token belongs to; needs no login."""
+    """Change the address of an account.
+
+    The token of the mail says which, so that this needs no login.
+    """
     return await confirmations.change_address(body, idempotent)

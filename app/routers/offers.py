@@ -13,5 +13,8 @@ router = APIRouter(prefix="/v1/books/{book_id}/offers", tags=["offers"], route_c
 @router.get("", responses=problems(404))
 @limited("reads", cost=lambda settings: len(settings.offers.all))
 async def get_offers(book_id: Id, offers: Offers) -> OffersRead:
-    """The current prices of booksellers; those that do not respond in time are named."""
+    """Get the current prices of a book.
+
+    Booksellers that do not respond in time are named.
+    """
     return await offers.of_book(book_id)

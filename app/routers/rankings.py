@@ -24,4 +24,8 @@ router = APIRouter(prefix="/v1/rankings", tags=["rankings"], route_class=Route)
 async def get_book_ranking(
     rankings: Rankings, limit: Limit = 10, language: Language | None = None
 ) -> BookRanking:
+    """List the best-rated books, of all languages or of one.
+
+    By the Bayesian average of their ratings: a few high ones alone do not lead the list.
+    """
     return await rankings.books(limit, language)

@@ -19,12 +19,14 @@ router = APIRouter(prefix="/v1/books/{book_id}/reviews", tags=["reviews"], route
 async def get_reviews(
     book_id: Id, query: Annotated[ReviewQuery, Query()], reviews: Reviews
 ) -> Page[ReviewRead]:
+    """List the reviews of a book."""
     return await reviews.page(book_id, query)
 
 
 @router.get("/{review_id}", responses=problems(404))
 @cached(ttl=60, tags=["reviews:{book_id}"])
 async def get_review(book_id: Id, review_id: Id, reviews: Reviews) -> ReviewRead:
+    """Get a review."""
     return await reviews.get(book_id, review_id)
 
 
@@ -42,6 +44,7 @@ async def create_review(
     preconditions: RequestPreconditions,
     response: Response,
 ) -> ReviewRead:
+    """Review a book, once."""
     review = await reviews.create(book_id, account.user, body, idempotent, preconditions)
     response.headers["Location"] = f"/v1/books/{book_id}/reviews/{review.id}"
     return review
@@ -56,6 +59,7 @@ async def update_review(
     reviews: Reviews,
     preconditions: RequestPreconditions,
 ) -> ReviewRead:
+    """Change a review you wrote."""
     return await reviews.update(book_id, review_id, account.user, body, preconditions)
 
 
@@ -67,4 +71,5 @@ async def delete_review(
     reviews: Reviews,
     preconditions: RequestPreconditions,
 ) -> None:
+    """Delete a review you wrote."""
     await reviews.delete(book_id, review_id, account.user, preconditions)

@@ -16,13 +16,16 @@ router = APIRouter(prefix="/v1/users/me/sessions", tags=["sessions"], route_clas
 async def get_sessions(
     query: Annotated[SessionQuery, Query()], account: CurrentSession, sessions: UserSessions
 ) -> Page[SessionRead]:
-    """Where this account is logged in, the latest login first."""
+    """List where you are logged in, the latest login first."""
     return await sessions.page(account, query)
 
 
 @router.delete("", status_code=204, responses=problems(401, 403))
 async def delete_other_sessions(account: CurrentSession, sessions: UserSessions) -> None:
-    """Log out everywhere else: the session of this request stays."""
+    """Log out everywhere else.
+
+    The session of this request stays.
+    """
     await sessions.end_others(account)
 
 
@@ -30,5 +33,5 @@ async def delete_other_sessions(account: CurrentSession, sessions: UserSessions)
 async def delete_session(
     session_id: SessionId, account: CurrentSession, sessions: UserSessions
 ) -> None:
-    """Log out there, at once."""
+    """End a session at once."""
     await sessions.end(account, session_id)

@@ -21,7 +21,10 @@ async def create_tokens(
     idempotent: Idempotent,
     background: BackgroundTasks,
 ) -> TokensRead:
-    """Log in: `username` is the e-mail address."""
+    """Log in with a password.
+
+    `username` is the e-mail address.
+    """
     login = await logins.log_in(form.email, form.password, throttle, idempotent)
     if login.outdated and form.email is not None:
         # After the response. If this is lost, the next login does it: no job is needed.
@@ -31,11 +34,17 @@ async def create_tokens(
 
 @router.post("/refresh", responses=problems(401, 409))
 async def refresh_tokens(body: TokenRefresh, logins: Logins, idempotent: Idempotent) -> TokensRead:
-    """Each refresh token is good once; used again some seconds later, it ends the session."""
+    """Get new tokens for a refresh token.
+
+    Each is good once; used again some seconds later, it ends the session.
+    """
     return await logins.refresh(body.refresh_token, idempotent)
 
 
 @router.delete("", status_code=204, responses=problems(401, 403))
 async def delete_tokens(account: CurrentSession, sessions: UserSessions) -> None:
-    """Log out: no token of this session counts any more."""
+    """Log out.
+
+    No token of this session counts any more.
+    """
     await sessions.log_out(account)

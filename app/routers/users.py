@@ -28,7 +28,10 @@ async def create_user(
     idempotent: Idempotent,
     response: Response,
 ) -> UserRead | Response:
-    """202 where addresses are verified: the same for each address, and the mail tells."""
+    """Register an account.
+
+    202 where addresses are verified: the same for each address, and the mail tells.
+    """
     if mails.verify:
         accepted = await mails.register(body, idempotent)
         return Response(accepted.model_dump_json(), 202, media_type="application/json")
@@ -39,6 +42,7 @@ async def create_user(
 
 @router.get("/me", responses=problems(401) | sends(200, "ETag"))
 async def get_current_user(account: CurrentAccount) -> UserRead:
+    """Get your account."""
     return account.user
 
 
@@ -50,6 +54,7 @@ async def update_current_user(
     preconditions: RequestPreconditions,
     throttle: RequestThrottle,
 ) -> UserRead:
+    """Change your name or password."""
     return await users.update(account, body, throttle, preconditions)
 
 
@@ -62,7 +67,10 @@ async def delete_current_user(
     throttle: RequestThrottle,
     background: BackgroundTasks,
 ) -> None:
-    """The account ends at once; what it has written is deleted right after the response."""
+    """Delete your account.
+
+    It ends at once; what it has written is deleted right after the response.
+    """
     await deletion.delete(account, body.current_password, throttle, preconditions)
     # If this is lost, the periodic job does it.
     background.add_task(deletion.delete_rest, account.user.id, seconds=2)
@@ -71,7 +79,7 @@ async def delete_current_user(
 @router.get("/me/export", response_model=AccountExport, responses=problems(401, 403))
 @limited("reads", cost=10)
 async def export_current_user(account: CurrentSession, export: Export) -> StreamingResponse:
-    """All that the service has of this account, as a file."""
+    """Export all that the service has of your account, as a file."""
     name = f'attachment; filename="account-{account.user.id}.json"'
     return StreamingResponse(
         export.stream(account),

@@ -1,4 +1,4 @@
-"""Problems, headers and deprecated routes in the OpenAPI document."""
+"""The OpenAPI document: summaries, tags, problems, headers and deprecated routes."""
 
 import threading
 from http import HTTPStatus
@@ -53,16 +53,25 @@ def announce(route: APIRoute, deprecation: Deprecation) -> None:
     route.handle = handle_deprecated  # type: ignore[method-assign]
 
 
-def document_problems(app: FastAPI) -> None:
-    """Add the schema of problems: FastAPI can only refer to models as `application/json`."""
+def document_api(app: FastAPI) -> None:
+    """Describe operations by docstrings, and add the schema of problems.
 
+    FastAPI can only refer to models as `application/json`.
+    """
     building = threading.Lock()  # two at once fail: get_openapi is not thread-safe
 
     def openapi() -> dict[str, Any]:
         with building:
             if app.openapi_schema is None:
+                for route in app.routes:
+                    if isinstance(route, APIRoute):
+                        _summarize(route)
                 document = get_openapi(
-                    title=app.title, version=app.version, summary=app.summary, routes=app.routes
+                    title=app.title,
+                    version=app.version,
+                    summary=app.summary,
+                    tags=app.openapi_tags,
+                    routes=app.routes,
                 )
                 schema = Problem.model_json_schema(ref_template=REF)
                 schemas = document.setdefault("components", {}).setdefault("schemas", {})
@@ -71,6 +80,16 @@ def document_problems(app: FastAPI) -> None:
             return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _summarize(route: APIRoute) -> None:
+    """The first paragraph of the docstring is the summary, and the rest the description.
+
+    FastAPI takes the name of the function for a summary, as in "Get Order".
+    """
+    if route.summary is None:
+        paragraph, _, route.description = route.description.partition("\n\n")
+        route.summary = " ".join(paragraph.split()).removesuffix(".")
 
 
 def _problem(status: int) -> dict[str, Any]:

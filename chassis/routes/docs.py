@@ -5,10 +5,11 @@ import re
 from base64 import b64encode
 from functools import cache
 from hashlib import sha256
+from pathlib import Path
 
 import orjson
 from fastapi import APIRouter, Request, Response
-from fastapi.openapi.docs import get_swagger_ui_html
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
@@ -37,18 +38,14 @@ class LimitedFiles(StaticFiles):
 
 # Swagger UI, as this package contains it.
 assets = LimitedFiles(packages=[("fastapi_swagger", "resources")])
+templates = Environment(
+    loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+)
 
 
 @cache
 def docs_page(title: str) -> bytes:
-    page = get_swagger_ui_html(
-        title=title,
-        openapi_url="openapi.json",
-        swagger_js_url="docs/assets/swagger-ui-bundle.js",
-        swagger_css_url="docs/assets/swagger-ui.css",
-        swagger_favicon_url="docs/assets/favicon-32x32.png",
-    )
-    return bytes(page.body)
+    return templates.get_template("docs.html").render(title=title).encode()
 
 
 SCRIPTS = re.findall(rb"<script>(.*?)</script>", docs_page(""), re.DOTALL)

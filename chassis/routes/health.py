@@ -26,14 +26,19 @@ router = APIRouter(prefix="/health", tags=["health"], route_class=ProbeRoute)
 
 @router.get("", responses=problems())
 async def get_health() -> Health:
-    """Whether this process responds; it checks no other server."""
+    """Check that this process responds.
+
+    It asks no other server.
+    """
     return Health(status="ok")
 
 
 @router.get("/ready", responses=problems(), response_model_exclude_none=True)
 async def get_readiness(request: Request) -> Readiness:
-    """Whether to send requests here: the primary database responds, its schema is not older than
-    this code, and this worker is not about to stop.
+    """Check whether to send requests here.
+
+    The primary database responds, its schema is not older than this code, and this worker is not
+    about to stop.
 
     The states of Redis, the queue and the replica are only reported: without them the service is
     slower, but works.

@@ -72,6 +72,7 @@ def check(checkout: Path, mariadb: URL, tests: list[str]) -> None:
         [bin / "mypy", "--no-error-summary"],
         [bin / "lint-imports", "--no-logo"],
         [sys.executable, "-m", "chassis.development.lint_migrations"],
+        [sys.executable, "-m", "app", "lint-openapi"],
     ]
     for command in commands:
         done = run_in(checkout, mariadb, *command)

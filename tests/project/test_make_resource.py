@@ -1,5 +1,6 @@
 """`make resource` in a copy of the checkout: what it writes passes lint and tests."""
 
+import json
 import os
 import re
 import shutil
@@ -56,6 +57,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_checkout(tmp_path_factory.mktemp("checkout"))
 
 
+def summaries_of(checkout: Path, *ids: str) -> dict[str, str]:
+    paths = json.loads((checkout / "docs/openapi.json").read_text("utf-8"))["paths"]
+    operations = [operation for path in paths.values() for operation in path.values()]
+    return {
+        each["operationId"]: each["summary"] for each in operations if each["operationId"] in ids
+    }
+
+
 def make(checkout: Path, *arguments: str) -> str:
     code, output, errors = finish(start(checkout, "make-resource", *arguments))
     assert code == 0, errors
@@ -90,6 +99,8 @@ def test_generated_resources_pass_lint_and_tests_and_go_without_a_trace(
     make(checkout, "box", "--plural", "boxes", "--owned", "--fields", BOX)
     make(checkout, "shelf", "--plural", "shelves", "--owned", "--fields", SHELF)
     written = changes(checkout)
+    summaries = summaries_of(checkout, "get_customers", "get_price_lists", "create_price_list")
+    summaries |= summaries_of(checkout, "get_boxes", "update_box")
 
     bin = Path(sys.executable).parent
     commands: list[list[str | Path]] = [
@@ -97,6 +108,7 @@ def test_generated_resources_pass_lint_and_tests_and_go_without_a_trace(
         [bin / "ruff", "check", "--quiet", "."],
         [bin / "mypy", "--no-error-summary"],
         [bin / "lint-imports", "--no-logo"],
+        [sys.executable, "-m", "app", "lint-openapi"],
         [bin / "pytest", "-n", "0", "--dist", "no", *TESTS],
     ]
     for command in commands:
@@ -110,6 +122,13 @@ def test_generated_resources_pass_lint_and_tests_and_go_without_a_trace(
     make(checkout, "price_list", "--remove")
     make(checkout, "customer", "--remove")
 
+    assert summaries == {
+        "get_customers": "List customers",
+        "get_price_lists": "List price lists, filtered and sorted",
+        "create_price_list": "Add a price list",
+        "get_boxes": "List your boxes, filtered and sorted",
+        "update_box": "Change one of your boxes; what is not sent stays",
+    }
     assert "Next: make test ONLY=tests/app/test_customers.py" in output
     assert "app/services/boxes.py" in written
     assert re.search(r"migrations/versions/\d{4}_boxes.py", written)

@@ -93,6 +93,11 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
+def with_article(noun: str) -> str:
+    is_spoken_as_vowel = re.match(r"(?!uni|us[ae]|eu|one)[aeiou]|hour", noun)
+    return f"{'an' if is_spoken_as_vowel else 'a'} {noun}"
+
+
 def check_name(what: str, name: str) -> str:
     if not _NAME.fullmatch(name) or len(name) > 40 or keyword.iskeyword(name):
         raise ResourceError(

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from app.development.make_resource.fields import Field, camel, member, words
+from app.development.make_resource.fields import Field, camel, member, with_article, words
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,10 @@ class Resource:
     @property
     def path(self) -> str:
         return self.plural.replace("_", "-")
+
+    @property
+    def tag(self) -> str:
+        return words(self.plural)
 
     @cached_property
     def files(self) -> dict[str, str]:
@@ -62,6 +66,7 @@ class Resource:
         unique = [field for field in self.fields if field.is_unique]
         refs = [field for field in self.fields if field.type == "ref"]
         changed = next((field for field in self.fields if field.type != "ref"), self.fields[0])
+        a_title = with_article(words(self.single))
         names = " or ".join(f"this {words(field.name)}" for field in unique)
         return {
             "single": self.single,
@@ -69,7 +74,9 @@ class Resource:
             "Single": camel(self.single),
             "Plural": camel(self.plural),
             "title": words(self.single).capitalize(),
-            "title_plural": words(self.plural),
+            "title_plural": self.tag,
+            "a_title": a_title,
+            "one": f"one of your {self.tag}" if self.is_owned else a_title,
             "path": self.path,
             "owned": self.is_owned,
             "fields": self.fields,

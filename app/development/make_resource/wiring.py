@@ -9,6 +9,7 @@ from app.development.make_resource.render import Resource
 
 Edit = Callable[[str], str]
 MODEL = r"from app\.models\..*"
+LAST_TAG = r".+(?=\n    # Of each service\.)"
 SERVICE = r"from app\.services\..*"
 IMPORTS = r"from chassis\.http\.dependencies import (\([^)]*\)|[^(\n]*)"
 
@@ -19,6 +20,7 @@ def wire(root: Path, resource: Resource, *, remove: bool = False) -> dict[Path, 
     service = f"{camel(single)}Service"
     line = f"{camel(plural)} = Annotated[{service}, Depends(on_session({service}))]"
     edits: dict[str, list[Edit]] = {
+        "app/about.py": [_tag(resource, remove)],
         "app/models/__init__.py": [
             _line(f"from app.models.{single} import {camel(single)}", MODEL, remove)
         ],
@@ -45,6 +47,15 @@ def wire(root: Path, resource: Resource, *, remove: bool = False) -> dict[Path, 
                 raise ResourceError(f"{name}: {error.args[0]}") from None
         written[root / name] = text
     return written
+
+
+def _tag(resource: Resource, remove: bool) -> Edit:
+    """Removed whatever its description has become."""
+    start = f'    "{resource.tag}":'
+    if remove:
+        return lambda text: re.sub(rf"^{start}.*\n", "", text, count=1, flags=re.MULTILINE)
+    owned, public = "Those of your own account", "Anyone may read them, editors may change them"
+    return _line(f'{start} "{owned if resource.is_owned else public}",', LAST_TAG, remove)
 
 
 def _line(line: str, after: str, remove: bool) -> Edit:

@@ -1,1 +1,1 @@
-"""What of the OpenAPI document has changed since a commit, and would break its clients."""
+"""What the OpenAPI document lacks, and what of its changes since a commit would break clients."""

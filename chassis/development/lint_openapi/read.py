@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from chassis.development.lint_openapi.descriptions import missing_descriptions
 from chassis.development.lint_openapi.operations import Findings, breaking_changes
 from chassis.development.lint_openapi.schemas import Finding
 
@@ -38,6 +39,8 @@ def render(document: dict[str, Any]) -> str:
 
 
 def lint(document: dict[str, Any], today: date, root: Path = ROOT) -> Verdict:
+    if missing := missing_descriptions(document):
+        return Verdict(missing, f"See docs/conventions.md: {len(missing)} missing in /docs")
     path = root / DOCUMENT
     if not path.is_file():
         return Verdict(

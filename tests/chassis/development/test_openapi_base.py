@@ -14,7 +14,15 @@ from tests.command import finish, start
 from tests.process import ROOT
 
 TODAY = date(2026, 6, 15)
-FIRST: dict[str, Any] = {"paths": {"/a": {"get": {}}, "/b": {"get": {}}, "/c": {"get": {}}}}
+FIRST: dict[str, Any] = {
+    "paths": {
+        f"/{name}": {
+            "get": {"operationId": f"get_{name}", "summary": "Get it", "tags": ["letters"]}
+        }
+        for name in "abcd"
+    },
+    "tags": [{"name": "letters", "description": "Those of the alphabet"}],
+}
 
 
 def without(*paths: str) -> dict[str, Any]:
@@ -140,6 +148,16 @@ def test_document_that_is_not_what_the_code_makes_is_refused(origin: Path):
     verdict = lint(without("/a"), TODAY, origin)
 
     assert verdict.fault == "docs/openapi.json is not what the code makes. Run: make openapi"
+
+
+def test_operation_without_a_summary_is_refused_before_its_document_is_written(origin: Path):
+    document = deepcopy(FIRST)
+    document["paths"]["/a"]["get"]["summary"] = "Get A"
+
+    verdict = lint(document, TODAY, origin)
+
+    assert verdict.lines == ["GET /a has no summary: begin the docstring of get_a with one"]
+    assert verdict.fault == "See docs/conventions.md: 1 missing in /docs"
 
 
 def test_service_without_a_document_has_no_contract_yet(origin: Path):

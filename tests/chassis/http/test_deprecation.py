@@ -14,7 +14,7 @@ from chassis.errors import NotFound
 from chassis.http.application import include
 from chassis.http.cached_responses import cached
 from chassis.http.middleware import RequestMiddleware
-from chassis.http.openapi import document_problems, problems, sends
+from chassis.http.openapi import document_api, problems, sends
 from chassis.http.routing import Route
 from chassis.problems.handlers import add_error_handlers
 from chassis.resources import Resources
@@ -61,7 +61,7 @@ def application(settings: Settings) -> FastAPI:
     app.add_middleware(
         RequestMiddleware, request=settings.request, log=settings.log, metrics_port=None
     )
-    document_problems(app)
+    document_api(app)
     return app
 
 

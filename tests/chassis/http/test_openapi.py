@@ -5,9 +5,11 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from app.settings import Settings
+from chassis.http.openapi import document_api
 from tests.service import create_app
 
 REFUSALS = {"422", "500", "503", "504"}
@@ -36,6 +38,47 @@ async def test_operation_ids_read_as_verb_and_noun(document: dict[str, Any]):
     assert len(ids) == len({*ids})
     for id in ids:
         assert re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", id)
+
+
+def test_docstrings_are_summaries_and_descriptions():
+    tags = [{"name": name, "description": f"All {name}"} for name in ("things", "others")]
+    app = FastAPI(openapi_tags=tags)
+
+    @app.get("/one", tags=["others"])
+    async def get_one() -> None:
+        """Get a thing."""
+
+    @app.get("/two", tags=["things"])
+    async def get_two() -> None:
+        """Get two things
+        at once.
+
+        Both are new.
+
+        - None is old.
+        """
+
+    @app.get("/three", summary="Get three.")
+    async def get_three() -> None:
+        """What they are."""
+
+    @app.get("/none")
+    async def get_none() -> None: ...
+
+    document_api(app)
+    document = app.openapi()
+    described = {
+        id: (operation["get"]["summary"], operation["get"].get("description"))
+        for id, operation in document["paths"].items()
+    }
+
+    assert described == {
+        "/one": ("Get a thing", None),
+        "/two": ("Get two things at once", "Both are new.\n\n- None is old."),
+        "/three": ("Get three.", "What they are."),
+        "/none": ("Get None", None),
+    }
+    assert document["tags"] == tags
 
 
 async def test_every_error_is_documented_as_a_problem(document: dict[str, Any]):

@@ -17,12 +17,14 @@ router = APIRouter(prefix="/v1/notes", tags=["notes"], route_class=Route)
 @router.get("", responses=problems())
 @cached(ttl=60, tags=["notes"])
 async def get_notes(query: Annotated[NoteQuery, Query()], notes: Notes) -> Page[NoteRead]:
+    """List notes."""
     return await notes.page(query)
 
 
 @router.get("/{note_id}", responses=problems(404))
 @cached(ttl=300, tags=["note:{note_id}"])
 async def get_note(note_id: Id, notes: Notes) -> NoteRead:
+    """Get a note."""
     return await notes.get(note_id)
 
 
@@ -39,6 +41,7 @@ async def create_note(
     preconditions: RequestPreconditions,
     response: Response,
 ) -> NoteRead:
+    """Add a note."""
     note = await notes.create(body, idempotent, preconditions)
     response.headers["Location"] = f"/v1/notes/{note.id}"
     return note
@@ -50,6 +53,7 @@ async def create_note(
 async def update_note(
     note_id: Id, body: NoteUpdate, notes: Notes, preconditions: RequestPreconditions
 ) -> NoteRead:
+    """Change a note; what is not sent stays."""
     return await notes.update(note_id, body, preconditions)
 
 
@@ -60,4 +64,5 @@ async def update_note(
     dependencies=[Editor],
 )
 async def delete_note(note_id: Id, notes: Notes, preconditions: RequestPreconditions) -> None:
+    """Delete a note."""
     await notes.delete(note_id, preconditions)

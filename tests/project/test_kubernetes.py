@@ -47,7 +47,7 @@ COMPONENTS = sorted((FOLDER / "components").iterdir())
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
 # The newest and the two before it.
 VERSIONS = sorted({*all_versions()}, key=lambda version: [*map(int, version.split("."))])[-3:]
-# Of operators, whose schemas no locked package has: docs/kubernetes.md says how they were checked.
+# Of operators, without schemas here: docs/kubernetes.md says how they were checked.
 CUSTOM = {"HTTPRoute", "PodMonitor", "PrometheusRule", "ServiceMonitor"}
 PORTS = {"mariadb+asyncmy": 3306, "redis": 6379, "rediss": 6379, "s3": 443, "https": 443}
 PORTS |= {"smtp": 25, "smtps": 465}

@@ -106,6 +106,13 @@ def test_every_object_is_what_kubernetes_knows(rendered: list[Object], version: 
             assert version.startswith(kubernetes_validate.validate(one, version, strict=True))
 
 
+def test_versions_are_those_that_the_page_names():
+    page = (ROOT / "docs" / "kubernetes.md").read_text("utf-8")
+    oldest, newest = (version.rpartition(".")[0] for version in (VERSIONS[0], VERSIONS[-1]))
+
+    assert f"({oldest} to {newest})" in page
+
+
 def test_no_policy_is_broken(rendered: list[Object]):
     assert faults_of(rendered) == []
     assert {name_of(one) for one in workloads(rendered)} == {"api", "migrate", "worker"}

@@ -13,7 +13,7 @@ pytest = $(BIN)/python -m pytest $(1)$(if $(filter yes,$(AGAIN)), || { test $$? 
 	&& $(BIN)/python -m pytest $(1) -n 0 --dist no --failed-files; })
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev mail test drill test-browser fuzz lint openapi client test-client format \
+.PHONY: help run dev mail test drill test-browser fuzz lint openapi client test-client kubernetes format \
 	bench bench-parts bench-growth bench-scaling bench-overhead bench-overload bench-login bench-enumeration bench-jobs bench-offers bench-covers bench-input load \
 	migration resource upgrade profile secrets deploy rollback roll reload backup snapshot snapshots restore restore-drill \
 	test-compose ci audit check lock clean
@@ -64,6 +64,13 @@ client: ## Make a Python and a TypeScript client of docs/openapi.json in var/cli
 
 test-client: .venv/dev client ## Check the types of both clients, and use them with the service
 	@$(BIN)/python -m pytest --override-ini=addopts=-ra tests/clients
+
+kubernetes: .venv/dev ## Write the alerts of deploy/kubernetes, render it into var/kubernetes, and check it
+	@$(BIN)/python -m chassis.development.prometheus_rule
+	@mkdir -p var/kubernetes
+	@for size in small large; do \
+	$(BIN)/kubectl kustomize deploy/kubernetes/overlays/$$size --output var/kubernetes/$$size.yaml || exit 1; done
+	@$(BIN)/python -m pytest --override-ini=addopts=-ra -q tests/project/test_kubernetes.py
 
 format: .venv/dev ## Format the code and fix what can be fixed
 	@$(BIN)/ruff check --quiet --fix .

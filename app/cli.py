@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, TypeVar
 
 import typer
@@ -21,6 +22,7 @@ from chassis import preflight
 from chassis.database.engines import reason_of
 from chassis.errors import AppError, Invalid
 from chassis.job_worker.commands import care_for_jobs
+from chassis.migrations.revision import BrokenMigrations
 from chassis.resources import open_resources
 from chassis.schemas.fields import MAX_ID
 from chassis.settings.docs_table import settings_table
@@ -168,6 +170,15 @@ def check() -> None:
     console.print(table)
     if not all(finding.ok for finding in findings):
         raise SystemExit(1)
+
+
+@app.command()
+def await_schema() -> None:
+    """Wait until the database has the schema that this code needs, as before a pod starts."""
+    try:
+        asyncio.run(preflight.await_schema(command_settings(), partial(typer.echo, err=True)))
+    except BrokenMigrations as error:
+        raise SystemExit(str(error)) from None
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from typing import NamedTuple
 
 from redis.exceptions import RedisError
@@ -20,6 +21,8 @@ from chassis.redis.settings import RedisSettings
 from chassis.service_settings import ChassisSettings
 from chassis.settings.sources import unused_variables
 from chassis.telemetry.metrics import Metrics
+
+AWAIT_INTERVAL = 1  # s
 
 
 class Finding(NamedTuple):
@@ -120,6 +123,29 @@ async def check_schema(settings: ChassisSettings) -> Finding:
     if migrations.newest not in revisions:
         shown += f", newer than this code, which needs {migrations.newest}"
     return Finding("schema", True, shown)
+
+
+async def await_schema(settings: ChassisSettings, say: Callable[[str], None]) -> None:
+    """Return once the database has the schema that this code needs; `say` why that takes longer.
+
+    Raises BrokenMigrations, as no time would mend that.
+    """
+    read_migrations()
+    said = None
+    while True:
+        try:
+            async with asyncio.timeout(settings.database.connect_timeout):
+                schema = await check_schema(settings)
+        except (SQLAlchemyError, OSError) as error:
+            reason = f"The database is unavailable: {reason_of(error)}"
+        else:
+            if schema.ok:
+                return
+            reason = schema.detail
+        if reason != said:
+            say(reason)
+            said = reason
+        await asyncio.sleep(AWAIT_INTERVAL)
 
 
 async def _check_budget(settings: ChassisSettings) -> Finding:

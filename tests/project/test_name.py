@@ -1,4 +1,6 @@
-"""The service's name stands in app/about.py and docker-compose.yml; all else derives from it."""
+"""The service's name stands in app/about.py, docker-compose.yml and what Kubernetes is given; all
+else derives from it.
+"""
 
 import re
 import subprocess  # mine
@@ -20,6 +22,16 @@ from tests.process import ROOT
 PLACES = {"app/about.py": [f'NAME = "{NAME}"'], "docker-compose.yml": [f"name: &name {NAME}"]}
 # Compose does not let a file derive the project's name from that of another file.
 DEVELOPMENT = {"docker-compose.override.yml": [f"name: {NAME}-development"]}
+# kustomize replaces the image's name, and no other name stands in its files.
+KUBERNETES = {
+    f"deploy/kubernetes/base/{file}": [line]
+    for file, line in {
+        "kustomization.yaml": f"    newName: registry.example.com/{NAME}",
+        "migrate.env": f"DATABASE_URL=mariadb+asyncmy://{NAME}_migrate@mariadb.example.com/{NAME}"
+        "?ssl_ca=/etc/ssl/certs/ca-certificates.crt",
+        "settings.env": f"DATABASE_NAME={NAME}",
+    }.items()
+}
 PROSE = ("docs/", "make_mine/", "tests/", "README.md", "CHANGELOG.md")
 
 
@@ -37,8 +49,8 @@ def mentions() -> dict[str, list[str]]:
     return found
 
 
-def test_name_stands_in_one_place_of_the_code_and_one_of_compose():
-    assert mentions() == PLACES | DEVELOPMENT
+def test_name_stands_in_one_place_of_the_code_and_those_that_cannot_derive_it():
+    assert mentions() == PLACES | DEVELOPMENT | KUBERNETES
 
 
 # mine: end

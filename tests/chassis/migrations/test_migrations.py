@@ -9,8 +9,9 @@ from chassis.database.engines import create_engine
 from chassis.database.settings import DatabaseSettings
 from chassis.migrations import schema
 from chassis.migrations.revision import read_migrations
-from tests.command import run
+from tests.command import finish, run, start
 from tests.conftest import migrate
+from tests.process import free_port
 from tests.purchases.model import OwnBase
 
 
@@ -79,3 +80,38 @@ async def test_schema_of_newer_code_is_refused_unless_it_is_allowed(
     assert allowed == (0, "Schema: 9999, newer than this code needs; left as it is\n", "")
     assert older[0] == 0
     assert older[1].endswith(f" -> {needed}\n")
+
+
+async def test_new_code_waits_until_the_schema_is_what_it_needs(
+    empty_database: str, tmp_path: Path
+):
+    variables = {"DATABASE_URL": empty_database, "REDIS_URL": "redis://127.0.0.1"}
+    engine = create_engine(DatabaseSettings(url=empty_database), "maintenance")
+    await schema.migrate(engine)
+    await schema.migrate(engine, "-1")
+
+    waiting = start(tmp_path, "await-schema", **variables)
+    assert waiting.stderr is not None
+    said = await asyncio.to_thread(waiting.stderr.readline)
+    still = waiting.poll()
+    await schema.migrate(engine)
+    code, output, errors = await asyncio.to_thread(finish, waiting)
+    again = run(tmp_path, "await-schema", **variables)
+    await engine.dispose()
+
+    assert "The schema of the database is older than this code" in said
+    assert still is None
+    assert (code, output, errors) == again == (0, "", "")
+
+
+async def test_new_code_waits_for_a_database_that_is_away(tmp_path: Path):
+    away = f"mariadb+asyncmy://root@127.0.0.1:{free_port()}/nowhere"
+    waiting = start(tmp_path, "await-schema", DATABASE_URL=away, REDIS_URL="redis://127.0.0.1")
+    assert waiting.stderr is not None
+    said = await asyncio.to_thread(waiting.stderr.readline)
+    still = waiting.poll()
+    waiting.kill()
+    finish(waiting)
+
+    assert said.startswith("The database is unavailable: ")
+    assert still is None

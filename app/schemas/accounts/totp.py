@@ -8,11 +8,15 @@ from chassis.auth.password_rules import MAX_RAW
 from chassis.auth.totp import MAX_LENGTH, normalize_otp
 from chassis.schemas.fields import Body
 
-Otp = Annotated[str, Field(max_length=MAX_LENGTH), AfterValidator(normalize_otp)]
+Otp = Annotated[
+    str, Field(max_length=MAX_LENGTH, examples=["287082"]), AfterValidator(normalize_otp)
+]
+Password = Annotated[str, Field(max_length=MAX_RAW, examples=["a sentence that nobody else says"])]
+RecoveryCode = Annotated[str, Field(examples=["MZXW-6YTB-OI7Q-4TSB"])]
 
 
 class TotpEnable(Body):
-    current_password: str = Field(max_length=MAX_RAW)
+    current_password: Password
     otp: Otp | None = Field(
         None, description="A code of the app that has the secret; without it: make a secret"
     )
@@ -34,12 +38,11 @@ class TotpPending(BaseModel):
 class TotpEnabled(BaseModel):
     """From now on logins need a second factor; only this response has the recovery codes."""
 
-    recovery_codes: list[str] = Field(
-        description="Each is good once, in place of a code of the app",
-        examples=[["MZXW-6YTB-OI7Q-4TSB"]],
+    recovery_codes: list[RecoveryCode] = Field(
+        description="Each is good once, in place of a code of the app"
     )
 
 
 class TotpDisable(Body):
-    current_password: str = Field(max_length=MAX_RAW)
+    current_password: Password
     otp: Otp = Field(description="A code of the app, or a recovery code")

@@ -2,9 +2,6 @@
 
 import asyncio
 import base64
-import hmac
-import struct
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +13,13 @@ from pydantic import SecretStr
 from sqlalchemy import func, select, update
 
 from app.about import TITLE
+from app.logins.password_throttle import PasswordThrottle
 from app.main import create_app
 from app.models import RecoveryCode, TotpSecret
 from app.schemas.user import Role
+from app.services.accounts.deletion import DeletionService
 from app.services.accounts.totp import RECOVERY_CODES
+from app.services.accounts.users import UserService
 from app.settings import Settings
 from chassis.auth.settings import DEVELOPMENT_KEY
 from chassis.limits.settings import LimitsSettings
@@ -27,6 +27,7 @@ from chassis.mail.settings import MailSettings
 from chassis.resources import Resources, open_resources
 from tests.account_mail import CONFIRM_RESET, RESET, Mailbox, text_of
 from tests.accounts import KEY, account_headers
+from tests.authenticator import STEP, App, hotp
 from tests.command import run
 from tests.conftest import client_of
 from tests.databases import sqlite_only
@@ -39,14 +40,6 @@ REQUIRED = "urn:problem-type:otp-required"
 REFUSED = "urn:problem-type:otp-refused"
 SLOW = 1 / 3600  # one an hour: nothing comes back while a test runs
 WRONG = "000000"
-STEP = 30  # s
-
-
-def hotp(key: bytes, counter: int) -> str:
-    """RFC 4226, 5.3."""
-    digest = hmac.digest(key, struct.pack(">Q", counter), "sha1")
-    [number] = struct.unpack_from(">I", digest, digest[-1] & 15)
-    return f"{(number & 0x7FFFFFFF) % 1_000_000:06}"
 
 
 def test_app_of_these_tests_is_that_of_the_rfc():
@@ -54,25 +47,6 @@ def test_app_of_these_tests_is_that_of_the_rfc():
     times = {59: "287082", 1111111109: "081804", 20000000000: "353130"}
 
     assert {time: hotp(b"12345678901234567890", time // STEP) for time in times} == times
-
-
-class App:
-    """An authenticator app that has scanned the QR code."""
-
-    def __init__(self, secret: str) -> None:
-        self.key = base64.b32decode(secret)
-
-    def code(self, steps: int = 0) -> str:
-        return hotp(self.key, int(time.time()) // STEP + steps)
-
-    def wrong(self) -> str:
-        """A code of no step near by."""
-        near = {self.code(steps) for steps in range(-3, 4)}
-        return next(
-            code
-            for code in ("000000", "111111", *map(str, range(222222, 222230)))
-            if code not in near
-        )
 
 
 class Owner:
@@ -560,15 +534,18 @@ async def test_new_password_by_mail_leaves_it(owner: Owner, tmp_path: Path):
 
 
 async def test_deleted_account_leaves_nothing(
-    client: httpx.AsyncClient, owner: Owner, user: dict[str, Any]
+    client: httpx.AsyncClient, owner: Owner, resources: Resources
 ):
+    """At once: what follows the response is another part."""
     await owner.enable()
-    body = {"current_password": PASSWORD}
-    deleted = await client.request("DELETE", "/v1/users/me", json=body, headers=owner.headers)
-    left = await counts(owner.resources)
+    claims = resources["access_tokens"].read(owner.headers["Authorization"][7:])
+    account = await UserService(resources).of_session(*claims)
+    throttle = PasswordThrottle(resources, "127.0.0.1")
+    await DeletionService(resources).delete(account, PASSWORD, throttle)
+    left = await counts(resources)
     made = await client.post("/v1/users", json=REGISTER)
 
-    assert (deleted.status_code, left) == (204, [0, 0])
+    assert left == [0, 0]
     assert made.json()["totp"] is False
     assert (await log_in(client)).status_code == 200
 

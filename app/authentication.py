@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Annotated, NamedTuple
 
-from fastapi import BackgroundTasks, Depends, Request
+from fastapi import BackgroundTasks, Depends, Form, Request
 from fastapi.security import APIKeyHeader, OAuth2PasswordBearer, OAuth2PasswordRequestForm
 from starlette.types import Scope
 
@@ -12,6 +12,7 @@ from app.schemas.accounts.key import KeyAccount, KeyScope
 from app.schemas.user import Account, Role
 from app.services.accounts.keys import KeyService
 from app.services.accounts.users import UserService
+from chassis.auth import totp
 from chassis.auth.access_tokens import Claims
 from chassis.auth.api_keys import HEADER, KeyClaims, ParsedKey
 from chassis.auth.credentials import (
@@ -44,20 +45,31 @@ key_header = APIKeyHeader(
 class Credentials(NamedTuple):
     email: str | None  # None: what was sent is not an address
     password: str
+    otp: str | None
+
+
+Otp = Annotated[
+    str | None,
+    Form(
+        max_length=totp.MAX_LENGTH,
+        description="Of an account with a second factor: a code of the app, or a recovery code",
+    ),
+]
 
 
 async def read_login(
-    request: Request, form: Annotated[OAuth2PasswordRequestForm, Depends()]
+    request: Request, form: Annotated[OAuth2PasswordRequestForm, Depends()], otp: Otp = None
 ) -> Credentials:
     names = (name for name, _ in (await request.form()).multi_items())
     for name, count in Counter(names).items():
         if count > 1:  # RFC 6749, 3.2; FastAPI would take the last one
             raise Invalid("Given more than once", ("body", name))
+    code = None if otp is None else totp.normalize_otp(otp)
     try:
         email = normalize_email(form.username)
     except ValueError:
-        return Credentials(None, form.password)
-    return Credentials(email, form.password)
+        return Credentials(None, form.password, code)
+    return Credentials(email, form.password, code)
 
 
 async def get_throttle(request: Request) -> PasswordThrottle:

@@ -17,6 +17,7 @@ from app.services.accounts.logins import LoginService
 from app.services.accounts.mailed.confirmations import ConfirmationService
 from app.services.accounts.mailed.requests import MailRequestService
 from app.services.accounts.sessions import SessionService
+from app.services.accounts.totp import TotpService
 from app.services.accounts.users import UserService
 from chassis.http.dependencies import on_resources
 
@@ -29,4 +30,5 @@ Audit = Annotated[AuditService, Depends(on_resources(AuditService))]
 Deletion = Annotated[DeletionService, Depends(on_resources(DeletionService))]
 Export = Annotated[ExportService, Depends(on_resources(ExportService))]
 Administration = Annotated[AdministrationService, Depends(on_resources(AdministrationService))]
+Totp = Annotated[TotpService, Depends(on_resources(TotpService))]
 UserSessions = Annotated[SessionService, Depends(on_resources(SessionService))]

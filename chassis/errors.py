@@ -7,9 +7,14 @@ RETRY_AFTER = {"Retry-After": "1"}
 
 
 class AppError(Exception):
-    """Becomes a problem response with `status` and `headers`; its text is the `detail`."""
+    """Becomes a problem response with `status` and `headers`; its text is the `detail`.
+
+    `problem` are the `type` and the `title` where a client has to tell it from others of its
+    status.
+    """
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
+    problem: Mapping[str, str] = {}
     headers: Mapping[str, str] = {}
 
     def __init__(self, message: str, headers: Mapping[str, str] | None = None) -> None:

@@ -13,6 +13,7 @@ from chassis.auth.api_keys import ApiKeys
 from chassis.auth.metrics import SecurityMetrics
 from chassis.auth.passwords import Passwords
 from chassis.auth.security_events import SecurityEvents
+from chassis.auth.totp import TotpSecrets
 from chassis.browsers.response_headers import ResponseHeaders
 from chassis.cache.cache import open_cache
 from chassis.cache.epoch import Epoch
@@ -72,6 +73,7 @@ class Resources(HttpState):
     probes: SingleFlight
     schema: SchemaState
     passwords: Passwords
+    totp: TotpSecrets
     security: SecurityEvents
     outbox: Outbox
     http: httpx.AsyncClient
@@ -127,6 +129,7 @@ async def open_resources(settings: ChassisSettings) -> AsyncIterator[Resources]:
             probes=SingleFlight(),
             schema=SchemaState(),
             passwords=passwords,
+            totp=TotpSecrets(settings.title, settings.tokens.keys),
             security=SecurityEvents(metrics),
             access_tokens=AccessTokens(settings.tokens),
             api_keys=ApiKeys(settings.keys),

@@ -13,6 +13,8 @@ from app.schemas.accounts.audit import AuditEventRead, AuditQuery
 from app.schemas.accounts.user_admin import UserAdminUpdate
 from app.services.accounts.administration import AdministrationService
 from app.services.accounts.audit import AuditService
+from app.services.accounts.totp import TotpService
+from app.settings import read_service_settings
 from chassis.auth.password_rules import check_new_password
 from chassis.resources import Resources, open_resources
 from chassis.schemas.fields import MAX_ID
@@ -79,6 +81,29 @@ def _set_disabled(email: str, *, disabled: bool) -> None:
 
     _run(work)
     typer.echo(f"{email}: {'disabled' if disabled else 'enabled'}")
+
+
+@app.command()
+def reset_totp(email: Email) -> None:
+    """Turn the second factor of an account off, whose owner has lost it."""
+    email = _address(email)
+
+    async def work(resources: Resources) -> None:
+        user_id = await AdministrationService(resources).id_of(email)
+        await TotpService(resources).reset(user_id)
+
+    _run(work)
+    typer.echo(f"{email}: logins need no second factor any more")
+
+
+@app.command()
+def renew_totp() -> None:
+    """Encrypt the secrets of all second factors with TOKENS_KEY, before an old key goes."""
+    read_service_settings()  # the published key encrypts nothing
+    renewed, unreadable = _run(lambda resources: TotpService(resources).renew())
+    typer.echo(f"{renewed} secrets are encrypted with TOKENS_KEY")
+    if unreadable:
+        raise SystemExit(f"{unreadable} were encrypted with a key that is not in TOKENS_OLD_KEYS")
 
 
 @app.command()

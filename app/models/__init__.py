@@ -6,6 +6,7 @@ from app.models.book import Book, BookAuthor  # sample
 from app.models.cover import Cover  # sample
 from app.models.one_time_token import OneTimeToken
 from app.models.review import Review  # sample
+from app.models.totp import RecoveryCode, TotpSecret
 from app.models.user import LoginNetwork, RefreshToken, User, UserSession
 from chassis.auth.audit_model import AuditEvent
 from chassis.cache.model import CacheEpoch

@@ -20,6 +20,8 @@ class User(Base):
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=now)
     # Whoever sets it ends the sessions: no request asks for it but logins.
     disabled_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    # Whether a login needs a second factor: see app/logins/second_factor.py.
+    totp: Mapped[bool] = mapped_column(default=False)
     # Since then the row is an empty one, until all that refers to it is deleted: see
     # app/services/accounts/deletion.py.
     deleted_at: Mapped[datetime | None] = mapped_column(UTCDateTime)

@@ -23,9 +23,11 @@ async def create_tokens(
 ) -> TokensRead:
     """Log in with a password.
 
-    `username` is the e-mail address.
+    `username` is the e-mail address. An account with a second factor gets a 401 of the type
+    `urn:problem-type:otp-required` until `otp` is sent, too: a code of its authenticator app, or a
+    recovery code.
     """
-    login = await logins.log_in(form.email, form.password, throttle, idempotent)
+    login = await logins.log_in(form.email, form.password, form.otp, throttle, idempotent)
     if login.outdated and form.email is not None:
         # After the response. If this is lost, the next login does it: no job is needed.
         background.add_task(users.rehash, form.email, form.password)

@@ -2,9 +2,10 @@ from fastapi import APIRouter, BackgroundTasks, Response
 from fastapi.responses import StreamingResponse
 
 from app.authentication import CurrentAccount, CurrentSession, RequestThrottle
-from app.dependencies import Deletion, Export, MailRequests, Users
+from app.dependencies import Deletion, Export, MailRequests, Totp, Users
 from app.schemas.accounts.export import AccountExport
 from app.schemas.accounts.mailed import MailAccepted
+from app.schemas.accounts.totp import TotpDisable, TotpEnable, TotpEnabled, TotpPending
 from app.schemas.user import UserCreate, UserDelete, UserRead, UserUpdate
 from chassis.http.dependencies import Idempotent, RequestPreconditions
 from chassis.http.openapi import problems, sends
@@ -86,3 +87,35 @@ async def export_current_user(account: CurrentSession, export: Export) -> Stream
         headers={"Content-Disposition": name},
         media_type="application/json",
     )
+
+
+@router.post(
+    "/me/totp",
+    response_model=TotpEnabled,
+    responses=problems(401, 403, 409) | {202: {"model": TotpPending}},
+)
+async def create_totp(
+    body: TotpEnable,
+    account: CurrentSession,
+    totp: Totp,
+    throttle: RequestThrottle,
+    idempotent: Idempotent,
+) -> TotpEnabled | Response:
+    """Turn your second factor on, in two steps.
+
+    The password alone gets 202 and a secret for the authenticator app. The password and a code of
+    the app get 200 and recovery codes, and bring it into force.
+    """
+    password = body.current_password
+    if body.otp is None:
+        pending = await totp.begin(account, password, throttle, idempotent)
+        return Response(pending.model_dump_json(), 202, media_type="application/json")
+    return await totp.enable(account, password, body.otp, throttle, idempotent)
+
+
+@router.delete("/me/totp", status_code=204, responses=problems(401, 403, 404, 409))
+async def delete_totp(
+    body: TotpDisable, account: CurrentSession, totp: Totp, throttle: RequestThrottle
+) -> None:
+    """Turn your second factor and its recovery codes off."""
+    await totp.disable(account, body.current_password, body.otp, throttle)

@@ -50,3 +50,12 @@ class SendAddressChanged(Job):
     name = "send_address_changed"
 
     email: str
+
+
+class SendTotpChanged(Job):
+    """The second factor of the account of this address was turned on or off."""
+
+    name = "send_totp_changed"
+
+    email: str
+    enabled: bool

@@ -78,6 +78,7 @@ class UserRead(BaseModel):
     email: str = Field(examples=["mary@example.com"])
     name: str = Field(examples=["Mary Shelley"])
     role: Role
+    totp: bool = Field(description="Whether its logins need a second factor")
     created_at: datetime
 
 

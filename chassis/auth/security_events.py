@@ -34,6 +34,10 @@ Event = Literal[
     "address_verified",
     "address_changed",
     "password_reset",
+    "totp_enabled",
+    "totp_disabled",
+    "recovery_code_used",
+    "otp_refused",
     "mail_token_refused",
 ]
 SUSPICIOUS: tuple[Event, ...] = ("locked_out", "token_reused")

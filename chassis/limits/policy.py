@@ -17,6 +17,7 @@ PolicyName = Literal[
     "address",
     "guesses",
     "account_guesses",
+    "otp_guesses",
     "stores",
     "mails",
 ]

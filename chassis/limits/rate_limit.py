@@ -78,6 +78,7 @@ class RateLimiter:
             "address": Policy("address", limits.address_rate, limits.address_burst),
             "guesses": Policy("guesses", limits.login_rate, limits.login_burst),
             "account_guesses": Policy("account_guesses", limits.account_rate, limits.account_burst),
+            "otp_guesses": Policy("otp_guesses", limits.otp_rate, limits.otp_burst),
             "stores": Policy("stores", limits.stores_rate, limits.stores_burst),
             "mails": Policy("mails", limits.mails_rate, limits.mails_burst),
         }

@@ -23,6 +23,10 @@ class LimitsSettings(BaseModel):
         0.2, description="Wrong passwords per account, from all networks new to it, 1/s"
     )
     account_burst: int = Field(100, ge=1, description="Burst of wrong passwords per account")
+    otp_rate: Rate = Field(
+        0.002, description="Wrong one-time passwords per account, after the right password, 1/s"
+    )
+    otp_burst: int = Field(10, ge=1, description="Burst of wrong one-time passwords per account")
     stores_rate: Rate = Field(
         64, description="Data that a client's requests may add to the cache, KiB/s"
     )

@@ -35,7 +35,7 @@ async def on_app_error(request: Request, error: AppError) -> Response:
     if isinstance(error, Invalid):
         fault = {"loc": error.loc, "msg": str(error), "type": "value_error"}
         return problem(error.status, str(error), request.scope, errors=Faults([fault]).shown)
-    return problem(error.status, str(error), request.scope, error.headers)
+    return problem(error.status, str(error), request.scope, error.headers, **error.problem)
 
 
 async def on_http_error(request: Request, error: HTTPException) -> Response:

@@ -19,7 +19,7 @@ LONGEST = 2000  # cells of a line outside of a terminal
 
 _COLORS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
 
-_WORDS = r"(?:passw(?:or)?d|secret|token|api[-_]?key|credential)"
+_WORDS = r"(?:passw(?:or)?d|secret|token|api[-_]?key|credential|\botp\b)"
 _NAME = re.compile(rf"(?i){_WORDS}|authorization|cookie")
 # Keeps the group and hides the rest of the match.
 _SECRET = re.compile(

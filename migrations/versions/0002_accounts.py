@@ -1,4 +1,4 @@
-"""Accounts, their sessions, refresh tokens, networks and API keys"""
+"""Accounts, their sessions, refresh tokens, networks, API keys and second factors"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,6 +32,7 @@ def upgrade() -> None:
         sa.Column("verified_at", TIME),
         sa.Column("created_at", TIME, nullable=False),
         sa.Column("disabled_at", TIME),
+        sa.Column("totp", sa.Boolean(), nullable=False),
         sa.Column("deleted_at", TIME),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("email", name="uq_users_email"),
@@ -120,10 +121,33 @@ def upgrade() -> None:
         **TABLE,
     )
     op.create_index("ix_one_time_tokens_expires_at", "one_time_tokens", ["expires_at"])
+    op.create_table(
+        "totp_secrets",
+        sa.Column("user_id", ID, nullable=False),
+        sa.Column("secret", sa.String(200), nullable=False),
+        sa.Column("used_step", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name="fk_totp_secrets_user_id", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("user_id"),
+        **TABLE,
+    )
+    op.create_table(
+        "recovery_codes",
+        sa.Column("user_id", ID, nullable=False),
+        sa.Column("digest", sa.String(64), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name="fk_recovery_codes_user_id", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("user_id", "digest"),
+        **TABLE,
+    )
 
 
 def downgrade() -> None:
     for table in (
+        "recovery_codes",
+        "totp_secrets",
         "one_time_tokens",
         "api_keys",
         "login_networks",

@@ -52,7 +52,7 @@ from tests.shop import Shop
 async def test_registered_user_is_a_reader_and_no_password_is_shown(user: dict[str, Any]):
     assert user["role"] == "reader"
     assert user["email"] == EMAIL
-    assert user.keys() == {"id", "email", "name", "role", "created_at"}
+    assert user.keys() == {"id", "email", "name", "role", "totp", "created_at"}
 
 
 async def test_password_is_kept_as_argon2id(user: dict[str, Any], resources: Resources):

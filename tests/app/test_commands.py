@@ -49,6 +49,8 @@ def command(
         ("set-role", "mary@example.com", "editor"),
         ("set-password", "mary@example.com"),
         ("disable-user", "mary@example.com"),
+        ("reset-totp", "mary@example.com"),
+        ("renew-totp",),
         ("audit",),
         ("check",),
     ],

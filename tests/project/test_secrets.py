@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from sqlalchemy import URL, make_url
 
 from chassis.development.private_servers import embedded_valkey
+from tests.authenticator import App
 from tests.conftest import execute
 from tests.databases import mariadb_only
 from tests.job_process import job_worker
@@ -115,9 +116,20 @@ async def everything_that_may_go_wrong(client: httpx.AsyncClient, said: list[str
     assert (await ask("GET", "/v1/users/me", headers={"X-API-Key": key})).status_code == 200
     assert (await ask("GET", "/v1/users/me", headers={"X-API-Key": f"{key}x"})).status_code == 401
     assert (await ask("PATCH", "/v1/users/me", json={}, headers={"X-API-Key": key})).is_error
+    mine = {"current_password": new}
+    begun = (await ask("POST", "/v1/users/me/totp", json=mine, headers=bearer)).json()
+    refused = await ask("POST", "/v1/users/me/totp", json=mine | {"otp": wrong}, headers=bearer)
+    mine["otp"] = App(begun["secret"]).code()
+    enabled = (await ask("POST", "/v1/users/me/totp", json=mine, headers=bearer)).json()
+    form = {"grant_type": "password", "username": email, "password": new, "otp": wrong}
+    assert (refused.status_code, (await ask("POST", "/v1/tokens", data=form)).status_code) == (
+        422,
+        401,
+    )
     basic = {"Authorization": f"Basic {secrets.token_hex(12)}"}
     await ask("GET", "/v1/users/me", headers=basic)
     await ask("GET", "/metrics", headers={"Authorization": f"Bearer {wrong}"})
     signatures = {found["access_token"].rpartition(".")[2] for found in (tokens, newer)}
     every = {found[name] for found in (tokens, newer) for name in ("access_token", "refresh_token")}
+    every |= {begun["secret"], *enabled["recovery_codes"]}
     return {password, new, wrong, short, basic["Authorization"][6:], key, *signatures, *every}

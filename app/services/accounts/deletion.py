@@ -10,7 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.logins.last_admin import lock_admins, refuse_last_admin
 from app.logins.password_throttle import PasswordThrottle
-from app.models import ApiKey, LoginNetwork, OneTimeToken, User, UserSession
+from app.models import (
+    ApiKey,
+    LoginNetwork,
+    OneTimeToken,
+    RecoveryCode,
+    TotpSecret,
+    User,
+    UserSession,
+)
 from app.schemas.user import Account, Role, UserRead
 from app.services.accounts.audit import erase_addresses
 from app.services.accounts.users import COLUMNS, UserService
@@ -26,7 +34,10 @@ PAUSE = 2  # times the duration of a batch, in which others have the database to
 MAX_ACCOUNTS = 100  # of a query for those that are left
 
 # What ends with the account at once: it has few rows. Refresh tokens go with their session.
-AT_ONCE: Sequence[Any] = (UserSession, LoginNetwork, OneTimeToken, ApiKey)
+AT_ONCE: Sequence[Any] = (
+    *(UserSession, LoginNetwork, OneTimeToken, ApiKey),
+    *(TotpSecret, RecoveryCode),
+)
 
 # Each deletes a batch of what may have many rows, in the caller's transaction, and returns how many
 # it has found and the tags to invalidate. What has no such function goes with the account's row.
@@ -124,6 +135,7 @@ def _empty(user_id: int) -> dict[str, Any]:
         "name": "Deleted account",
         "password_hash": "",
         "role": Role.READER,
+        "totp": False,
         "disabled_at": None,
         "deleted_at": now(),
     }

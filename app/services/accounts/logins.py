@@ -1,19 +1,19 @@
-import secrets
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import datetime, timedelta
 from functools import partial
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.logins.devices import device_of_request
+from app.logins.issued_tokens import TokenIssuer, digest_of
 from app.logins.login_hash import login_hash
 from app.logins.networks import has_logged_in, record_network
 from app.logins.password_throttle import PasswordThrottle
-from app.logins.refusals import PasswordChanged, TokenRefused
+from app.logins.refusals import OtpRequired, PasswordChanged, TokenRefused
+from app.logins.second_factor import SecondFactor
 from app.logins.session_limit import end_oldest
 from app.models import RefreshToken, User, UserSession
 from app.models.user import new_session_id
@@ -30,7 +30,6 @@ REFUSED = "The e-mail address or the password is wrong"
 MAYBE_UNVERIFIED = f"{REFUSED}, or the address is not verified"
 ENDED = "The refresh token is no longer valid; log in"
 SESSIONS: Any = UserSession.__table__
-TOKENS: Any = RefreshToken.__table__
 
 
 class Login(NamedTuple):
@@ -49,12 +48,12 @@ class LoginService:
         self.sessions = resources["sessions"]
         self.cache = resources["cache"]
         self.passwords = resources["passwords"]
-        self.tokens = resources["access_tokens"]
+        self.issuer = TokenIssuer(resources)
+        self.second_factor = SecondFactor(resources)
         self.events = resources["security"]
         settings = resources["settings"].tokens
         self.verify = settings_of(resources).users.verify
         self.max_sessions = settings.max_sessions
-        self.ttl = timedelta(seconds=settings.refresh_ttl)
         self.session_ttl = timedelta(seconds=settings.session_ttl)
         self.overlap = timedelta(seconds=settings.refresh_overlap)
 
@@ -63,18 +62,21 @@ class LoginService:
         self,
         email: str | None,
         password: str,
+        otp: str | None,
         throttle: PasswordThrottle,
         idempotent: IdempotentRequest = NO_KEY,
     ) -> Login:
         """`email` as `normalize_email` returns it; None stands for what is not an address, which
-        has no limit of its own: it opens no account, and could be anything.
+        has no limit of its own: it opens no account, and could be anything. `otp` as
+        `normalize_otp` returns it; accounts without a second factor ignore it.
         """
         if email is None:
             await self.passwords.verify(password, None)
             raise self._refused()
         for _ in range(2):  # another login may rehash the password between verifying and locking
             with suppress(PasswordChanged):
-                return await self._log_in(email, password, throttle, idempotent.owned_by(email))
+                own = idempotent.owned_by(email)
+                return await self._log_in(email, password, otp, throttle, own)
         raise self._refused()
 
     def _refused(self, account: int | None = None) -> Unauthorized:
@@ -88,51 +90,66 @@ class LoginService:
             raise Forbidden("This account is disabled; ask an administrator")
 
     async def _log_in(
-        self, email: str, password: str, throttle: PasswordThrottle, idempotent: IdempotentRequest
+        self,
+        email: str,
+        password: str,
+        otp: str | None,
+        throttle: PasswordThrottle,
+        idempotent: IdempotentRequest,
     ) -> Login:
         known = has_logged_in(throttle.network)
         columns = (User.id, login_hash(self.verify), User.disabled_at, known)
         async with self.sessions.current() as reading:
             user = (await reading.execute(select(*columns).where(User.email == email))).first()
+        is_known = bool(user and user.has_logged_in)
+        hash, account = user and user.password_hash, user and user.id
         verified = await throttle.verify(
-            email,
-            password,
-            user and user.password_hash,
-            account=user and user.id,
-            is_known_network=bool(user and user.has_logged_in),
+            email, password, hash, account=account, is_known_network=is_known
         )
         if user is None or not verified.matches:
-            raise self._refused(user and user.id)
+            raise self._refused(account)
         self._refuse_disabled(user.id, user.disabled_at)
+        guessing = throttle.guessing_otp(email, account=user.id, is_known_network=is_known)
+        async with nullcontext() if otp is None else guessing:
+            tokens, is_new = await self._open(user, otp, throttle.network, idempotent)
+        return Login(tokens, verified.outdated and is_new)
+
+    async def _open(
+        self, user: Row[Any], otp: str | None, network: str, idempotent: IdempotentRequest
+    ) -> tuple[TokensRead, bool]:
         session_id = new_session_id()
         async with self.sessions.write() as session:
-            work = partial(self._open, session, user, session_id, throttle.network)
+            work = partial(self._insert, session, user, otp, session_id, network)
             tokens, is_new = await idempotent.run(session, TokensRead, work)
             if not is_new:
-                return Login(tokens, outdated=False)
+                return tokens, is_new
             await self.events.audit(session, "login", user.id, session_id)
             ended = await end_oldest(session, user.id, self.max_sessions, latest=session_id)
             for each in ended:
                 await self.events.audit(session, "session_ended", user.id, each, reason="too many")
             await self._commit(session, ended)
-        return Login(tokens, verified.outdated)
+        return tokens, is_new
 
-    async def _open(
-        self, session: AsyncSession, user: Row[Any], session_id: int, network: str
+    async def _insert(
+        self, session: AsyncSession, user: Row[Any], otp: str | None, session_id: int, network: str
     ) -> TokensRead:
         same = (User.id == user.id) & (User.password_hash == user.password_hash)
-        locked = await session.execute(select(User.disabled_at).where(same).with_for_update())
-        if (row := locked.first()) is None:
+        locked = select(User.disabled_at, User.totp).where(same).with_for_update()
+        if (row := (await session.execute(locked)).first()) is None:
             raise PasswordChanged
         self._refuse_disabled(user.id, row.disabled_at)
+        if row.totp:
+            if otp is None:
+                raise OtpRequired
+            await self.second_factor.use(session, user.id, otp)
         await record_network(session, user.id, network)
         values = {"id": session_id, "user_id": user.id, **device_of_request()}
         await session.execute(insert(SESSIONS).values(values))
-        return await self._tokens(session, Claims(user.id, session_id))
+        return await self.issuer.issue(session, Claims(user.id, session_id))
 
     @retry_on_deadlock
     async def refresh(self, token: str, idempotent: IdempotentRequest = NO_KEY) -> TokensRead:
-        digest = _digest(token)
+        digest = digest_of(token)
         async with self.sessions.write() as session:
             login = await self._lock(session, digest)
             work = partial(self._rotate, session, digest, Claims(login.user_id, login.id))
@@ -182,7 +199,7 @@ class LoginService:
             raise TokenRefused("reused")
         this_session = UserSession.id == claims.session_id
         await session.execute(update(UserSession).where(this_session).values(used_at=now()))
-        return await self._tokens(session, claims)
+        return await self.issuer.issue(session, claims)
 
     async def _end(self, session: AsyncSession, user_id: int, session_id: int, reason: str) -> None:
         await session.execute(delete(UserSession).where(UserSession.id == session_id))
@@ -194,22 +211,3 @@ class LoginService:
             return await session.commit()
         async with self.cache.invalidating(*(f"session:{session_id}" for session_id in ended)):
             await session.commit()
-
-    async def _tokens(self, session: AsyncSession, claims: Claims) -> TokensRead:
-        refresh_token = secrets.token_urlsafe(32)
-        values = {
-            "digest": _digest(refresh_token),
-            "session_id": claims.session_id,
-            "expires_at": now() + self.ttl,
-        }
-        await session.execute(insert(TOKENS), values)
-        return TokensRead(
-            access_token=self.tokens.issue(claims),
-            expires_in=self.tokens.ttl,
-            refresh_token=refresh_token,
-        )
-
-
-def _digest(token: str) -> str:
-    """Without salt: a token is random, so its digest cannot be looked up."""
-    return sha256(token.encode()).hexdigest()

@@ -192,8 +192,8 @@ NOW = "'2026-01-01 00:00:00'"
 WORK = "INSERT INTO works (id, title, ratings_count, ratings_sum, words, version, created_at,"
 WORK += f" updated_at) VALUES ({{}}, '{{}}', 2, 9, '{{}}__', 1, {NOW}, {NOW})"
 ROWS = [
-    "INSERT INTO users (id, email, name, password_hash, role, created_at)"
-    f" VALUES (1, 'a', 'a', '', '', {NOW})",
+    "INSERT INTO users (id, email, name, password_hash, role, created_at, totp)"
+    f" VALUES (1, 'a', 'a', '', '', {NOW}, 0)",
     "INSERT INTO people (id, name, version, created_at, updated_at)"
     f" VALUES (1, 'a', 1, {NOW}, {NOW})",
     WORK.format(5, "tea", "tea"),

@@ -157,6 +157,8 @@ def test_stalled_reader_does_not_hold_up_a_process_without_the_thread():
         ("Duplicate entry 'a@b.c' for key 'PRIMARY'", "Duplicate entry *** for key 'PRIMARY'"),
         ("http://127.0.0.1:8000/a@b", "http://127.0.0.1:8000/a@b"),
         ("the token was refused", "the token was refused"),
+        ("Login(name='a', otp='287082')", "Login(name='a', otp=***)"),
+        ("footprint=3, LIMITS_OTP_RATE=2", "footprint=3, LIMITS_OTP_RATE=2"),
     ],
 )
 def test_secrets_are_hidden_and_nothing_else(said: str, logged: str):

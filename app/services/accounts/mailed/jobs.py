@@ -21,6 +21,7 @@ from app.schemas.job import (
     SendAddressChanged,
     SendNewAddress,
     SendReset,
+    SendTotpChanged,
     SendVerification,
 )
 from app.schemas.user import Role
@@ -148,6 +149,12 @@ async def send_address_changed(context: JobContext, job: SendAddressChanged, key
     )
 
 
+async def send_totp_changed(context: JobContext, job: SendTotpChanged, key: str) -> None:
+    change = "on" if job.enabled else "off"
+    subject = f"The second factor of your account was turned {change}"
+    await _send(context, job.email, subject, "totp_changed", key, change=change)
+
+
 SUBJECTS = {
     Purpose.VERIFY: "Verify your e-mail address",
     Purpose.RESET: "Set a new password",
@@ -189,4 +196,5 @@ HANDLERS: dict[type[Job], Handler] = {
     SendReset: send_reset,
     SendNewAddress: send_new_address,
     SendAddressChanged: send_address_changed,
+    SendTotpChanged: send_totp_changed,
 }

@@ -1,7 +1,7 @@
 from pydantic import BaseModel, Field, SecretStr
 
+from chassis.settings.redis_urls import RedisUrl
 from chassis.settings.types import Seconds
-from chassis.settings.urls import RedisUrl
 
 
 class RedisSettings(BaseModel):

@@ -1,0 +1,91 @@
+"""The service under load while its Valkey server is replaced: by Sentinels, and in a cluster."""
+
+import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.accounts import editors_token
+from tests.chassis.redis.nodes import NAMESPACE, Nodes, cluster, watched_servers
+from tests.databases import mariadb_only
+from tests.load import load
+from tests.metrics import scrape, total
+from tests.process import Service, freeze, running, wait_until
+from tests.shop import Shop
+
+pytestmark = pytest.mark.drill
+
+
+async def lookups(service: Service, result: str) -> float:
+    async with service.client() as client:
+        return total(await scrape(client), "cache_lookups_total", result=result)
+
+
+def end(nodes: Nodes, outage: str) -> None:
+    assert nodes.primary.server.process is not None
+    if outage == "killed":
+        nodes.primary.server.process.kill()
+        nodes.primary.server.process.wait()
+    elif outage == "silent":
+        freeze(nodes.primary.server.process)
+    else:
+        nodes.promote()
+
+
+def bring_back(nodes: Nodes, outage: str) -> None:
+    if outage == "killed":
+        nodes.primary.server.start()
+    elif outage == "silent":
+        assert nodes.primary.server.process is not None
+        nodes.primary.server.process.send_signal(signal.SIGCONT)
+
+
+@mariadb_only
+@pytest.mark.parametrize("outage", ["killed", "silent", "planned"])
+@pytest.mark.parametrize("start", [watched_servers, cluster])
+async def test_failover_under_load_fails_no_request_and_serves_nothing_old(
+    environment: dict[str, Any],
+    tmp_path: Path,
+    start: Callable[[Path], AbstractContextManager[Nodes]],
+    outage: str,
+):
+    """The server before comes back, and knows nothing of the writes since."""
+    with start(tmp_path / "nodes") as nodes:
+        variables = environment | {"REDIS_URL": nodes.url, "CACHE_NAMESPACE": NAMESPACE}
+        variables |= {"LIMITS_ENABLED": True}
+        variables |= {"LIMITS_READS_RATE": 100_000, "LIMITS_READS_BURST": 100_000}
+        async with (
+            running(tmp_path / "log", **variables) as service,
+            service.client() as client,
+        ):
+            shop = Shop(client, await editors_token(environment["DATABASE_URL"]))
+            path = f"/v1/purchases/{(await shop.add_purchase('Before'))['id']}"
+
+            async def notes(times: int = 30) -> set[str]:
+                return {(await client.get(path)).json()["note"] for _ in range(times)}
+
+            async with load(service.url, path) as under_load:
+                await under_load.until(200)
+                before = await lookups(service, "hit")
+                end(nodes, outage)
+                changed = [await shop.change(path, note="During")]
+                during = await notes()
+                await wait_until(lambda: nodes.is_replaced, "the replica to take over")
+                await service.wait_for("Redis is reachable again", times=2)
+                changed += [await shop.change(path, note="Replaced")]
+                replaced = await notes()
+                hits = await lookups(service, "hit")
+                bring_back(nodes, outage)
+                while await lookups(service, "hit") < hits + 100:
+                    await under_load.until(50)
+                changed += [await shop.change(path, note="After")]
+                after = await notes(100)
+
+    assert under_load.failures == []
+    assert under_load.responses.keys() == {200}
+    assert before > 0
+    assert [each.status_code for each in changed] == [200, 200, 200]
+    assert (during, replaced, after) == ({"During"}, {"Replaced"}, {"After"})

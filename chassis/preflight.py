@@ -71,10 +71,12 @@ async def _check_redis(name: str, server: RedisServer) -> Finding:
     async with open_redis(server, Metrics()) as redis:
         try:
             info = await redis.info("server")
+            primary = await server.find_primary() if server.nodes else None
         except (RedisError, OSError) as error:
             return Finding(name, False, str(error))
     version = info.get("valkey_version") or info.get("redis_version")
-    return Finding(name, True, f"{info.get('server_name', 'redis')} {version}")
+    place = "" if primary is None else f", the primary is {primary[0]}:{primary[1]}"
+    return Finding(name, True, f"{info.get('server_name', 'redis')} {version}{place}")
 
 
 async def _check_eviction(settings: ChassisSettings) -> list[Finding]:

@@ -41,6 +41,7 @@ class RedisServer:
         """`namespace`: the prefix of all keys."""
         self.settings = settings
         self.run_id = ""  # of the server that the shared connection was last connected to
+        self.is_replaced = False  # by another one, which Sentinels have named
         target = read_redis_url(settings.url.get_secret_value())
         # Of a connection, as a pool makes it.
         self.options = connection_options(target.server, settings)
@@ -48,12 +49,17 @@ class RedisServer:
         # replaced says so ten seconds later.
         self.is_watched = target.kind == "sentinel"
         if self.is_watched:
-            self._question: tuple[str, ...] = ("SENTINEL", "MASTER", target.primary)
+            name = target.primary
+            # The first has the rank, the second the address, which is the newer one in a failover.
+            self._questions: list[tuple[str, ...]] = [
+                ("SENTINEL", "MASTER", name),
+                ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name),
+            ]
             settings = settings.model_copy(update={"password": None})  # it is of the servers
         else:
-            self._question = ("EXISTS", f"{namespace}:primary")
-        self._nodes = [connection_options(node, settings) for node in target.nodes]
-        if self._nodes:
+            self._questions = [("EXISTS", f"{namespace}:primary")]
+        self.nodes = [connection_options(node, settings) for node in target.nodes]
+        if self.nodes:
             has_tls = "connection_class" in self.options
             kind = LocatedSSLConnection if has_tls else LocatedConnection
             self.options |= {"connection_class": kind, "server": self}
@@ -62,7 +68,7 @@ class RedisServer:
 
     async def find_primary(self) -> Address:
         """Raises RedisError."""
-        asking = [asyncio.create_task(self._ask(**node)) for node in self._nodes]
+        asking = [asyncio.create_task(self._ask(**node)) for node in self.nodes]
         try:
             await asyncio.wait(asking, timeout=self.settings.timeout / 2)
         finally:
@@ -74,6 +80,11 @@ class RedisServer:
             reasons = dict.fromkeys(str(result) or "no reply" for result in results)
             raise Unreachable(f"no primary was found: {'; '.join(reasons)}")
         return max(answers, key=lambda answer: answer.rank).primary
+
+    def note(self, run_id: str) -> None:
+        """The shared connection is connected to this server."""
+        self.is_replaced |= self.is_watched and self.run_id not in ("", run_id)
+        self.run_id = run_id
 
     async def until_replaced(self, primary: Address) -> None:
         """Wait until Sentinels name another one."""
@@ -87,8 +98,9 @@ class RedisServer:
         node = connection_class(**options)
         try:
             await node.connect()  # type: ignore[no-untyped-call]
-            await node.send_command(*self._question)
-            reply = await node.read_response()
+            for question in self._questions:
+                await node.send_command(*question)
+            state, *address = [await node.read_response() for _ in self._questions]
         except MovedError as error:
             # After a failover, the other nodes of a cluster hear of it from the primary.
             return Answer(0, (error.host or node.host, error.port))
@@ -99,8 +111,8 @@ class RedisServer:
         if not self.is_watched:
             return Answer(1, (node.host, node.port))
         # Sentinels hear of a failover one after the other.
-        state = {name.decode(): value.decode() for name, value in reply.items()}
-        return Answer(int(state["config-epoch"]), (state["ip"], int(state["port"])))
+        [(host, port)] = address
+        return Answer(int(state[b"config-epoch"]), (host.decode(), int(port)))
 
 
 class LocatedConnection(Connection):

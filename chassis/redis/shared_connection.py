@@ -140,7 +140,7 @@ class SharedConnection:
         if self._failure is not None:
             log.info("%s is reachable again", self.name)
         self._is_replaced = False
-        self.server.run_id = run_id[1]
+        self.server.note(run_id[1])
         self._failure, self.connection = None, ServerConnection(run_id[1])
 
     def _watching(self, connection: AbstractConnection) -> AbstractAsyncContextManager[None]:

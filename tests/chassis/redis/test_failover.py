@@ -1,19 +1,25 @@
 """The service under load while its Valkey server is replaced: by Sentinels, and in a cluster."""
 
+import asyncio
 import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.settings import Settings
+from chassis.redis import server as server_module
+from chassis.redis.settings import RedisSettings
+from chassis.resources import Resources, open_resources
 from tests.accounts import editors_token
-from tests.chassis.redis.nodes import NAMESPACE, Nodes, cluster, watched_servers
-from tests.databases import mariadb_only
+from tests.chassis.redis.nodes import NAMESPACE, PRIMARY, Nodes, cluster, watched_servers
+from tests.databases import mariadb_only, sqlite_only
 from tests.load import load
 from tests.metrics import scrape, total
-from tests.process import Service, freeze, running, wait_until
+from tests.process import TIMEOUT, Service, freeze, running, wait_until
 from tests.shop import Shop
 
 pytestmark = pytest.mark.drill
@@ -89,3 +95,41 @@ async def test_failover_under_load_fails_no_request_and_serves_nothing_old(
     assert before > 0
     assert [each.status_code for each in changed] == [200, 200, 200]
     assert (during, replaced, after) == ({"During"}, {"Replaced"}, {"After"})
+
+
+@sqlite_only
+async def test_invalidation_on_a_primary_that_was_replaced_is_not_lost(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A worker that has not heard of it yet invalidates where the others no longer read."""
+    monkeypatch.setattr(server_module, "WATCH_INTERVAL", 3)
+    numbers = count()
+
+    async def load() -> int:
+        return next(numbers)
+
+    async def value(resources: Resources) -> int:
+        cache = resources["cache"]
+        return await cache.get_or_load("a", int, load, ttl=3600, tags=["one"])
+
+    async def cached(resources: Resources) -> int:
+        while (found := await value(resources)) != await value(resources):
+            await asyncio.sleep(0.01)
+        return found
+
+    with watched_servers(tmp_path) as nodes:
+        settings.redis = RedisSettings(url=nodes.url)
+        async with open_resources(settings) as worker:
+            await cached(worker)
+            await worker["cache"].invalidate("one")  # leaves a connection in the pool
+            nodes.promote()
+            primary = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", PRIMARY)
+            nodes.sentinels[0].wait_for(*primary, text=str(nodes.replica.port))
+            async with open_resources(settings) as other, asyncio.timeout(TIMEOUT):
+                before = await cached(other)
+                run_ids = [each["cache"].store.shared.server.run_id for each in (worker, other)]
+                await worker["cache"].invalidate("one")
+                while await value(other) == before:
+                    await asyncio.sleep(0.01)
+
+    assert run_ids[0] != run_ids[1]

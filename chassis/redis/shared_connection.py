@@ -178,8 +178,8 @@ class SharedConnection:
         for command, reply, queued_at in batch:
             try:
                 value = await connection.read_response(timeout=math.inf)
-            except NOT_PRIMARY:
-                raise  # the next connect finds the primary
+            except NOT_PRIMARY as error:
+                raise Unreachable(f"this server is not the primary ({error})") from error
             except ResponseError as error:  # of this command; the connection is intact
                 value = error
                 self.metrics.redis_error(command[0])

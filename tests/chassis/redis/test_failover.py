@@ -37,6 +37,9 @@ def end(nodes: Nodes, outage: str) -> None:
         nodes.primary.server.process.wait()
     elif outage == "silent":
         freeze(nodes.primary.server.process)
+        for sentinel in nodes.sentinels[:1]:  # as where they share a machine
+            assert sentinel.server.process is not None
+            freeze(sentinel.server.process)
     else:
         nodes.promote()
 
@@ -47,6 +50,9 @@ def bring_back(nodes: Nodes, outage: str) -> None:
     elif outage == "silent":
         assert nodes.primary.server.process is not None
         nodes.primary.server.process.send_signal(signal.SIGCONT)
+        for sentinel in nodes.sentinels[:1]:
+            assert sentinel.server.process is not None
+            sentinel.server.process.send_signal(signal.SIGCONT)
 
 
 @mariadb_only

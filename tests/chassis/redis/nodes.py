@@ -22,6 +22,7 @@ PRIMARY = "mymaster"
 LOST_AFTER = 1000  # ms; then a server that is silent is replaced
 SLOTS = [0, 5461, 10923, 16384]  # of the three primaries of a cluster
 NAMESPACE = "shop"
+SLOT = key_slot(NAMESPACE.encode())
 
 
 @dataclass
@@ -57,6 +58,7 @@ class Nodes:
     primary: Node
     replica: Node
     sentinels: list[Node] = field(default_factory=list)
+    another: Node | None = None  # which has other keys of the cluster
 
     def promote(self) -> None:
         """As operators do before they stop the primary, which lives on as a replica."""
@@ -171,8 +173,7 @@ def cluster(folder: Path) -> Iterator[Nodes]:
             replica.wait_for("INFO", text="master_link_status:up")
         for each in nodes:
             each.wait_for("CLUSTER", "INFO", text="cluster_state:ok")
-        slot = key_slot(NAMESPACE.encode())
-        owner = next(number for number in range(3) if slot < SLOTS[number + 1])
+        owner = next(number for number in range(3) if SLOTS[number + 1] > SLOT)
         hosts = ",".join(each.host for each in nodes)
         url = f"redis+cluster://:{quote(PASSWORD, safe='')}@{hosts}"
-        yield Nodes(url, primaries[owner], replicas[owner])
+        yield Nodes(url, primaries[owner], replicas[owner], another=primaries[owner - 1])

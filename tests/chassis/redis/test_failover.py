@@ -11,11 +11,20 @@ from typing import Any
 import pytest
 
 from app.settings import Settings
+from chassis.cache.settings import CacheSettings
 from chassis.redis import server as server_module
 from chassis.redis.settings import RedisSettings
 from chassis.resources import Resources, open_resources
 from tests.accounts import editors_token
-from tests.chassis.redis.nodes import NAMESPACE, PRIMARY, Nodes, cluster, watched_servers
+from tests.chassis.redis.nodes import (
+    NAMESPACE,
+    PASSWORD,
+    PRIMARY,
+    SLOT,
+    Nodes,
+    cluster,
+    watched_servers,
+)
 from tests.databases import mariadb_only, sqlite_only
 from tests.load import load
 from tests.metrics import scrape, total
@@ -23,6 +32,8 @@ from tests.process import TIMEOUT, Service, freeze, running, wait_until
 from tests.shop import Shop
 
 pytestmark = pytest.mark.drill
+
+NUMBERS = count()
 
 
 async def lookups(service: Service, result: str) -> float:
@@ -103,39 +114,83 @@ async def test_failover_under_load_fails_no_request_and_serves_nothing_old(
     assert (during, replaced, after) == ({"During"}, {"Replaced"}, {"After"})
 
 
+class Worker:
+    """Caches numbers, another one at each load."""
+
+    def __init__(self, resources: Resources) -> None:
+        self.cache = resources["cache"]
+        self.server = self.cache.store.shared.server
+
+    async def value(self) -> int:
+        return await self.cache.get_or_load("a", int, self._load, ttl=3600, tags=["one", "two"])
+
+    async def _load(self) -> int:
+        return next(NUMBERS)
+
+    async def cached(self) -> int:
+        """Wait until the value is."""
+        async with asyncio.timeout(TIMEOUT):
+            while (found := await self.value()) != await self.value():
+                await asyncio.sleep(0.01)
+        return found
+
+
+@sqlite_only
+async def test_slot_that_moves_to_another_node_is_misses_and_loses_no_invalidation(
+    settings: Settings, tmp_path: Path
+):
+    with cluster(tmp_path) as nodes:
+        source, target = nodes.primary, nodes.another
+        assert target is not None
+        settings.redis = RedisSettings(url=nodes.url)
+        settings.cache = CacheSettings(namespace=f"{{{NAMESPACE}}}")
+        async with open_resources(settings) as resources:
+            worker = Worker(resources)
+            values = [await worker.cached()]
+            run_id = worker.server.run_id
+            source_id, target_id = [each.call("CLUSTER", "MYID") for each in (source, target)]
+            target.call("CLUSTER", "SETSLOT", SLOT, "IMPORTING", source_id)
+            source.call("CLUSTER", "SETSLOT", SLOT, "MIGRATING", target_id)
+            values.append(await worker.value())
+            await worker.cache.invalidate("two")  # its token has not moved yet
+            values.append(await worker.value())
+            keys = source.call("CLUSTER", "GETKEYSINSLOT", SLOT, 100)
+            place = ("127.0.0.1", target.port, "", 0, 5000)
+            source.call("MIGRATE", *place, "AUTH", PASSWORD, "KEYS", *keys)
+            await worker.cache.invalidate("one")
+            values.append(await worker.value())
+            for node in (target, source):
+                node.call("CLUSTER", "SETSLOT", SLOT, "NODE", target_id)
+            values.append(await worker.cached())
+            await worker.cache.invalidate("two")
+            values.append(await worker.cached())
+
+    assert values[0] == values[1]
+    assert values[1:] == sorted({*values[1:]})
+    assert worker.server.run_id != run_id
+
+
 @sqlite_only
 async def test_invalidation_on_a_primary_that_was_replaced_is_not_lost(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A worker that has not heard of it yet invalidates where the others no longer read."""
     monkeypatch.setattr(server_module, "WATCH_INTERVAL", 3)
-    numbers = count()
-
-    async def load() -> int:
-        return next(numbers)
-
-    async def value(resources: Resources) -> int:
-        cache = resources["cache"]
-        return await cache.get_or_load("a", int, load, ttl=3600, tags=["one"])
-
-    async def cached(resources: Resources) -> int:
-        while (found := await value(resources)) != await value(resources):
-            await asyncio.sleep(0.01)
-        return found
-
     with watched_servers(tmp_path) as nodes:
         settings.redis = RedisSettings(url=nodes.url)
-        async with open_resources(settings) as worker:
-            await cached(worker)
-            await worker["cache"].invalidate("one")  # leaves a connection in the pool
+        async with open_resources(settings) as resources:
+            worker = Worker(resources)
+            await worker.cached()
+            await worker.cache.invalidate("one")  # leaves a connection in the pool
             nodes.promote()
             primary = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", PRIMARY)
             nodes.sentinels[0].wait_for(*primary, text=str(nodes.replica.port))
-            async with open_resources(settings) as other, asyncio.timeout(TIMEOUT):
-                before = await cached(other)
-                run_ids = [each["cache"].store.shared.server.run_id for each in (worker, other)]
-                await worker["cache"].invalidate("one")
-                while await value(other) == before:
+            async with open_resources(settings) as resources, asyncio.timeout(TIMEOUT):
+                other = Worker(resources)
+                before = await other.cached()
+                run_ids = [worker.server.run_id, other.server.run_id]
+                await worker.cache.invalidate("one")
+                while await other.value() == before:
                     await asyncio.sleep(0.01)
 
     assert run_ids[0] != run_ids[1]

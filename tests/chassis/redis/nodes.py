@@ -20,6 +20,7 @@ PASSWORD = "of the servers, with a /"
 SENTINEL_PASSWORD = "of the Sentinels: @"
 PRIMARY = "mymaster"
 LOST_AFTER = 1000  # ms; then a server that is silent is replaced
+PATIENCE = 60_000  # ms
 SLOTS = [0, 5461, 10923, 16384]  # of the three primaries of a cluster
 NAMESPACE = "shop"
 SLOT = key_slot(NAMESPACE.encode())
@@ -58,7 +59,19 @@ class Nodes:
     primary: Node
     replica: Node
     sentinels: list[Node] = field(default_factory=list)
-    another: Node | None = None  # which has other keys of the cluster
+    cluster: list[Node] = field(default_factory=list)
+
+    @property
+    def another(self) -> Node:
+        """A primary of other keys of the cluster."""
+        return next(node for node in self.cluster[:3] if node is not self.primary)
+
+    def keep_primary(self) -> None:
+        """A machine that is busy for a moment is no server that is lost."""
+        for sentinel in self.sentinels:
+            sentinel.call("SENTINEL", "SET", PRIMARY, "down-after-milliseconds", PATIENCE)
+        for node in self.cluster:
+            node.call("CONFIG", "SET", "cluster-node-timeout", PATIENCE)
 
     def promote(self) -> None:
         """As operators do before they stop the primary, which lives on as a replica."""
@@ -176,4 +189,4 @@ def cluster(folder: Path) -> Iterator[Nodes]:
         owner = next(number for number in range(3) if SLOTS[number + 1] > SLOT)
         hosts = ",".join(each.host for each in nodes)
         url = f"redis+cluster://:{quote(PASSWORD, safe='')}@{hosts}"
-        yield Nodes(url, primaries[owner], replicas[owner], another=primaries[owner - 1])
+        yield Nodes(url, primaries[owner], replicas[owner], cluster=nodes)

@@ -12,9 +12,11 @@ import pytest
 
 from app.settings import Settings
 from chassis.cache.settings import CacheSettings
+from chassis.jobs.job import Job
 from chassis.redis import server as server_module
 from chassis.redis.settings import RedisSettings
 from chassis.resources import Resources, open_resources
+from chassis.tasks.background import background
 from tests.accounts import editors_token
 from tests.chassis.redis.nodes import (
     NAMESPACE,
@@ -26,6 +28,7 @@ from tests.chassis.redis.nodes import (
     watched_servers,
 )
 from tests.databases import mariadb_only, sqlite_only
+from tests.jobs import listeners_of
 from tests.load import load
 from tests.metrics import scrape, total
 from tests.process import TIMEOUT, Service, freeze, running, wait_until
@@ -114,6 +117,10 @@ async def test_failover_under_load_fails_no_request_and_serves_nothing_old(
     assert (during, replaced, after) == ({"During"}, {"Replaced"}, {"After"})
 
 
+class Greeting(Job):
+    name = "greeting"
+
+
 class Worker:
     """Caches numbers, another one at each load."""
 
@@ -140,8 +147,8 @@ async def test_slot_that_moves_to_another_node_is_misses_and_loses_no_invalidati
     settings: Settings, tmp_path: Path
 ):
     with cluster(tmp_path) as nodes:
+        nodes.keep_primary()
         source, target = nodes.primary, nodes.another
-        assert target is not None
         settings.redis = RedisSettings(url=nodes.url)
         settings.cache = CacheSettings(namespace=f"{{{NAMESPACE}}}")
         async with open_resources(settings) as resources:
@@ -171,12 +178,40 @@ async def test_slot_that_moves_to_another_node_is_misses_and_loses_no_invalidati
 
 
 @sqlite_only
+@pytest.mark.parametrize("start", [watched_servers, cluster])
+async def test_commit_of_a_job_wakes_the_workers_after_a_failover(
+    settings: Settings, tmp_path: Path, start: Callable[[Path], AbstractContextManager[Nodes]]
+):
+    with start(tmp_path) as nodes:
+        settings.redis = RedisSettings(url=nodes.url)
+        settings.cache = CacheSettings(namespace=f"{{{NAMESPACE}}}")
+        async with open_resources(settings) as resources:
+            outbox, woken = resources["outbox"], asyncio.Event()
+            async with (
+                background(outbox.listen(woken.set), "listen"),
+                asyncio.timeout(TIMEOUT),
+            ):
+                await wait_until(lambda: outbox.shared.connection is not None, "a connection")
+                while not await listeners_of(resources):
+                    await asyncio.sleep(0.01)
+                run_id = outbox.shared.server.run_id
+                end(nodes, "killed")
+                await wait_until(lambda: outbox.shared.server.run_id != run_id, "the replica")
+                while not await listeners_of(resources):
+                    await asyncio.sleep(0.01)
+                async with resources["sessions"].write.begin() as session:
+                    await outbox.write(session, Greeting(), "greeting")
+                await woken.wait()
+
+
+@sqlite_only
 async def test_invalidation_on_a_primary_that_was_replaced_is_not_lost(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A worker that has not heard of it yet invalidates where the others no longer read."""
     monkeypatch.setattr(server_module, "WATCH_INTERVAL", 3)
     with watched_servers(tmp_path) as nodes:
+        nodes.keep_primary()
         settings.redis = RedisSettings(url=nodes.url)
         async with open_resources(settings) as resources:
             worker = Worker(resources)

@@ -37,6 +37,7 @@ def nodes(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Nodes]:
     with request.param(tmp_path_factory.mktemp("nodes")) as nodes:
+        nodes.keep_primary()
         yield nodes
 
 

@@ -17,7 +17,7 @@ from chassis.errors import Unavailable
 from chassis.files.storage import CHECKS, Storage, make_storage
 from chassis.migrations.revision import BrokenMigrations, read_migrations, read_revisions
 from chassis.redis.client import open_redis
-from chassis.redis.settings import RedisSettings
+from chassis.redis.server import RedisServer
 from chassis.service_settings import ChassisSettings
 from chassis.settings.sources import unused_variables
 from chassis.telemetry.metrics import Metrics
@@ -32,6 +32,7 @@ class Finding(NamedTuple):
 
 
 async def run_checks(settings: ChassisSettings) -> list[Finding]:
+    namespace = settings.cache.namespace
     published = settings.tokens.is_published
     detail = NO_KEY if published else f"ENVIRONMENT={settings.environment}"
     findings = [Finding("settings", not published, detail)]
@@ -40,9 +41,9 @@ async def run_checks(settings: ChassisSettings) -> list[Finding]:
     findings.append(database)
     if settings.database.read_url is not None:
         findings.append(await _check_database(settings, "replica"))
-    findings.append(await _check_redis("redis", settings.redis))
+    findings.append(await _check_redis("redis", RedisServer(settings.redis, namespace)))
     if settings.jobs.url is not None:
-        findings.append(await _check_redis("queue", settings.queue))
+        findings.append(await _check_redis("queue", RedisServer(settings.queue, namespace)))
     findings += await _check_eviction(settings)
     if (storage := make_storage(settings.files, settings.tokens.keys)) is not None:
         findings.append(await _check_files(storage, str(settings.files.url)))
@@ -72,19 +73,22 @@ async def _check_database(settings: ChassisSettings, role: Role) -> Finding:
     return Finding(name, True, f"{shown}, version {version}")
 
 
-async def _check_redis(name: str, settings: RedisSettings) -> Finding:
-    async with open_redis(settings, Metrics()) as redis:
+async def _check_redis(name: str, server: RedisServer) -> Finding:
+    async with open_redis(server, Metrics()) as redis:
         try:
             info = await redis.info("server")
+            primary = await server.find_primary() if server.nodes else None
         except (RedisError, OSError) as error:
             return Finding(name, False, str(error))
     version = info.get("valkey_version") or info.get("redis_version")
-    return Finding(name, True, f"{info.get('server_name', 'redis')} {version}")
+    place = "" if primary is None else f", the primary is {primary[0]}:{primary[1]}"
+    return Finding(name, True, f"{info.get('server_name', 'redis')} {version}{place}")
 
 
 async def _check_eviction(settings: ChassisSettings) -> list[Finding]:
     """On a server that evicts, a client could reset its rate limits by filling the cache."""
-    async with open_redis(settings.queue, Metrics()) as redis:
+    server = RedisServer(settings.queue, settings.cache.namespace)
+    async with open_redis(server, Metrics()) as redis:
         try:
             memory = await redis.info("memory")
         except (RedisError, OSError):

@@ -37,6 +37,7 @@ from chassis.processes.metrics import ProcessMetrics
 from chassis.processes.pool import ProcessPool
 from chassis.redis.client import open_redis
 from chassis.redis.metrics import RedisMetrics
+from chassis.redis.server import RedisServer
 from chassis.redis.shared_connection import open_shared_connection
 from chassis.request_context import InFlight
 from chassis.server.metrics import CollectorMetrics, WorkerMetrics
@@ -90,6 +91,7 @@ async def open_resources(settings: ChassisSettings) -> AsyncIterator[Resources]:
     timing = DatabaseTiming(metrics, settings.log.slow_statement, settings.database.max_waiting)
     in_flight: InFlight = {}
     namespace = settings.cache.namespace
+    redis_server = RedisServer(settings.redis, namespace)
     user_agent = f"{settings.service}/{settings.version}"
     lag = settings.database.read_lag if settings.database.read_url else 0
     sharing = settings.web.concurrency * settings.web.replicas
@@ -98,12 +100,12 @@ async def open_resources(settings: ChassisSettings) -> AsyncIterator[Resources]:
         open_logs(settings.log) as logs,
         open_error_reports(settings.sentry, settings.environment, user_agent) as error_reports,
         open_database(settings.database, timing) as sessions,
-        open_redis(settings.redis, metrics) as redis,
-        open_shared_connection(settings.redis, metrics) as shared,
+        open_redis(redis_server, metrics) as redis,
+        open_shared_connection(redis_server, metrics) as shared,
         (
             nullcontext(shared)
             if settings.jobs.url is None
-            else open_shared_connection(settings.queue, metrics, "queue")
+            else open_shared_connection(RedisServer(settings.queue, namespace), metrics, "queue")
         ) as queue_connection,
         open_cache(
             settings.cache, settings.version, shared, redis, Epoch(sessions), metrics, lag

@@ -26,6 +26,7 @@ from chassis.mail.settings import MailSettings
 from chassis.processes.settings import ProcessesSettings
 from chassis.redis.settings import RedisSettings
 from chassis.server.settings import WebSettings
+from chassis.settings.redis_urls import is_cluster
 from chassis.settings.sources import Sources
 from chassis.settings.urls import HttpUrl
 from chassis.telemetry.settings import LogSettings, MetricsSettings, SentrySettings
@@ -99,6 +100,9 @@ class ChassisSettings(Sources):
     def fill_in_the_name(self) -> Self:
         sender = f"{self.title} <{self.service}@example.com>"
         _fill_in(self.cache, "namespace", self.service)
+        if is_cluster(self.redis.url) or is_cluster(self.jobs.url):
+            # A hash tag: what a script or MGET touches together must be on one node.
+            self.cache.namespace = f"{{{self.cache.namespace.strip('{}')}}}"
         _fill_in(self.tokens, "audience", self.service)
         _fill_in(self.keys, "prefix", f"{self.service}_key")
         _fill_in(self.mail, "sender", sender)

@@ -11,6 +11,7 @@ from chassis.cache.entry import Entry, created_at, digest, new_token, shorten, t
 from chassis.cache.epoch import Epoch, EpochUnknown
 from chassis.cache.load_spec import LoadSpec
 from chassis.cache.metrics import CacheMetrics
+from chassis.cache.scripts import GET_OR_CREATE_TOKENS, RENEW_TOKENS
 from chassis.cache.settings import CacheSettings
 from chassis.redis.shared_connection import ServerConnection, SharedConnection
 from chassis.tasks.single_flight import SingleFlight
@@ -23,19 +24,6 @@ LOCK_TTL = 5  # s
 CLOCK_SKEW = 0.5  # s; between two machines
 RENEWED_AT_ONCE = 1000  # tags of a command: Redis runs no other meanwhile, and REDIS_TIMEOUT counts
 
-# KEYS: tags; ARGV: a new token, its TTL. Returns the token of each tag, created where missing.
-GET_OR_CREATE_TOKENS = """
-local tokens = {}
-for i, tag in ipairs(KEYS) do
-    tokens[i] = redis.call('GET', tag)
-    if not tokens[i] then
-        redis.call('SET', tag, ARGV[1], 'EX', ARGV[2])
-        tokens[i] = ARGV[1]
-    end
-end
-return tokens
-"""
-RENEW_TOKENS = "for _, tag in ipairs(KEYS) do redis.call('SET', tag, ARGV[1], 'EX', ARGV[2]) end"
 log = logging.getLogger("app.cache")
 
 
@@ -118,6 +106,11 @@ class CacheStore:
             connection = self.shared.connection
             if connection is None:
                 raise Unreachable("The connection to Redis was lost")
+            if self.shared.server.is_replaced:
+                # Others may have used this one before: they lack what was invalidated on the last.
+                await self.advance_epoch()
+                self.shared.server.is_replaced = False
+                continue
             epoch = await self._read_epoch()
             if changes == self._epoch_changes:  # else the epoch was advanced meanwhile: read again
                 break

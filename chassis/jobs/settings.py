@@ -2,8 +2,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, SecretStr
 
+from chassis.settings.redis_urls import RedisUrl
 from chassis.settings.types import Seconds
-from chassis.settings.urls import RedisUrl
 
 
 class JobsSettings(BaseModel):

@@ -6,12 +6,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from chassis.redis.metrics import RedisMetrics
-from chassis.redis.settings import RedisSettings
+from chassis.redis.server import NOT_PRIMARY, RedisServer
 from chassis.request_context import current_request
 from chassis.telemetry.metrics import Metrics
 from chassis.telemetry.tracing import Tracing
@@ -26,8 +24,10 @@ class TimedRedis(Redis):
         try:
             with self.tracing.span("redis", args[0]):
                 return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        except (RedisError, OSError):
+        except (RedisError, OSError) as error:
             self.metrics.redis_error(args[0])
+            if isinstance(error, NOT_PRIMARY):
+                await self.connection_pool.disconnect(inuse_connections=False)
             raise
         finally:
             seconds = time.perf_counter() - start
@@ -36,26 +36,13 @@ class TimedRedis(Redis):
                 request.add_time("cache", seconds)
 
 
-def pool_options(settings: RedisSettings) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "socket_connect_timeout": settings.timeout,
-        "socket_timeout": settings.timeout,
-        # By default redis-py retries an unreachable server for 4 seconds.
-        "retry": Retry(NoBackoff(), 0),
-    }
-    if settings.password:
-        options["password"] = settings.password.get_secret_value()
-    return options
-
-
 @asynccontextmanager
-async def open_redis(settings: RedisSettings, metrics: Metrics) -> AsyncIterator[Redis]:
+async def open_redis(server: RedisServer, metrics: Metrics) -> AsyncIterator[Redis]:
     """A client that connects when it is first used."""
-    pool = BlockingConnectionPool.from_url(
-        settings.url.get_secret_value(),
-        max_connections=settings.max_connections,
-        timeout=settings.pool_timeout,
-        **pool_options(settings),
+    pool = BlockingConnectionPool(
+        max_connections=server.settings.max_connections,
+        timeout=server.settings.pool_timeout,
+        **server.options,
     )
     client = TimedRedis(connection_pool=pool)
     client.metrics, client.tracing = metrics.of(RedisMetrics), Tracing()

@@ -1,9 +1,10 @@
 import asyncio
 import logging
 import math
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 from hiredis import pack_command
@@ -12,9 +13,8 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as Unreachable
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
-from chassis.redis.client import pool_options
 from chassis.redis.metrics import RedisMetrics
-from chassis.redis.settings import RedisSettings
+from chassis.redis.server import NOT_PRIMARY, LocatedConnection, RedisServer
 from chassis.request_context import current_request
 from chassis.tasks.background import background
 from chassis.tasks.timeout import Timeout
@@ -58,18 +58,19 @@ class SharedConnection:
     once and `run` tries to reconnect. docs/decisions/0008 has the measurements.
     """
 
-    def __init__(
-        self, pool: ConnectionPool, timeout: float, metrics: Metrics, server: ServerName
-    ) -> None:
-        self.pool = pool
-        self.timeout = timeout
+    def __init__(self, server: RedisServer, metrics: Metrics, name: ServerName) -> None:
+        # One timeout for a whole batch.
+        self.pool = ConnectionPool(**{**server.options, "socket_timeout": None})
+        self.server = server
+        self.timeout = server.settings.timeout
         self.metrics = metrics.of(RedisMetrics)
-        self.server = NAMES[server]
-        self.refused = self.metrics.redis_refused_writes[server]
+        self.name = NAMES[name]
+        self.refused = self.metrics.redis_refused_writes[name]
         self._warn_at = 0.0
         self.tracing = Tracing()
         self.connection: ServerConnection | None = None
         self._failure: Exception | None = None
+        self._is_replaced = False
         self._queue: list[PendingCommand] = []
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -113,7 +114,8 @@ class SharedConnection:
             connection: AbstractConnection = self.pool.make_connection()  # type: ignore[no-untyped-call]
             try:
                 await self._connect(connection)
-                await self._send_batches(connection)
+                async with self._watching(connection):
+                    await self._send_batches(connection)
             except Exception as error:
                 if not isinstance(error, RedisError | OSError | TimeoutError):
                     log.exception("Unexpected error of the connection to Redis")
@@ -128,20 +130,36 @@ class SharedConnection:
     async def _connect(self, connection: AbstractConnection) -> None:
         with Timeout(self.timeout):
             await connection.connect()  # type: ignore[no-untyped-call]
-            await connection.send_command("INFO", "server")
-            info = await connection.read_response(timeout=math.inf)
-        run_id = info.partition(b"run_id:")[2].partition(b"\r")[0].decode()
-        if not run_id:
+            await connection.send_command("INFO")
+            info = (await connection.read_response(timeout=math.inf)).decode()
+        run_id, role = (re.search(rf"^{name}:(\w+)", info, re.M) for name in ("run_id", "role"))
+        if run_id is None:
             raise RedisError("INFO names no run_id")
+        if role is not None and role[1] == "slave":  # it may lack the last writes
+            raise RedisError("this server is a replica")
         if self._failure is not None:
-            log.info("%s is reachable again", self.server)
-        self._failure, self.connection = None, ServerConnection(run_id)
+            log.info("%s is reachable again", self.name)
+        self._is_replaced = False
+        self.server.note(run_id[1])
+        self._failure, self.connection = None, ServerConnection(run_id[1])
+
+    def _watching(self, connection: AbstractConnection) -> AbstractAsyncContextManager[None]:
+        if isinstance(connection, LocatedConnection) and self.server.is_watched:
+            return background(self._watch(connection), "watch")
+        return nullcontext()
+
+    async def _watch(self, connection: LocatedConnection) -> None:
+        """Leave a primary that was replaced though it still responds."""
+        await self.server.until_replaced((connection.host, connection.port))
+        self._is_replaced = True
+        self._wake.set()
 
     async def _send_batches(self, connection: AbstractConnection) -> None:
-        while True:
+        while not self._is_replaced:
             if not self._queue:
                 self._wake.clear()
                 await self._wake.wait()
+                continue
             batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
             try:
                 # They may have waited as long for the batch before.
@@ -150,6 +168,7 @@ class SharedConnection:
             except BaseException:
                 self._queue[:0] = batch  # those without a reply get the error
                 raise
+        raise Unreachable("another server has become the primary")
 
     async def _send_batch(
         self, connection: AbstractConnection, batch: list[PendingCommand]
@@ -159,6 +178,8 @@ class SharedConnection:
         for command, reply, queued_at in batch:
             try:
                 value = await connection.read_response(timeout=math.inf)
+            except NOT_PRIMARY as error:
+                raise Unreachable(f"this server is not the primary ({error})") from error
             except ResponseError as error:  # of this command; the connection is intact
                 value = error
                 self.metrics.redis_error(command[0])
@@ -172,12 +193,12 @@ class SharedConnection:
         self.refused.inc()
         if time.monotonic() >= self._warn_at:
             self._warn_at = time.monotonic() + WARNING_INTERVAL
-            log.warning("%s is full and refuses writes", self.server)
+            log.warning("%s is full and refuses writes", self.name)
 
     def _fail_queued(self, error: Exception) -> None:
         reason = str(error) or f"no reply within {self.timeout:g} s"
         if self._failure is None:
-            log.warning("%s is unreachable: %s", self.server, reason)
+            log.warning("%s is unreachable: %s", self.name, reason)
         self._failure = Unreachable(reason)
         queue, self._queue = self._queue, []
         for command, reply, queued_at in queue:
@@ -189,10 +210,8 @@ class SharedConnection:
 
 @asynccontextmanager
 async def open_shared_connection(
-    settings: RedisSettings, metrics: Metrics, server: ServerName = "redis"
+    server: RedisServer, metrics: Metrics, name: ServerName = "redis"
 ) -> AsyncIterator[SharedConnection]:
-    options = pool_options(settings) | {"socket_timeout": None}  # one timeout for a whole batch
-    pool = ConnectionPool.from_url(settings.url.get_secret_value(), **options)
-    shared = SharedConnection(pool, settings.timeout, metrics, server)
-    async with background(shared.run(), server):
+    shared = SharedConnection(server, metrics, name)
+    async with background(shared.run(), name):
         yield shared

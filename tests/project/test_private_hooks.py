@@ -144,7 +144,13 @@ HOOKS = {
         f"{CONNECTION}.read_response(timeout)",
         f"{CONNECTION}.send_packed_command(command, check_health)",
     ],
-    "chassis/settings/urls.py": ["redis.asyncio.connection:parse_url(url)"],
+    "chassis/redis/server.py": [
+        f"{CONNECTION}.connect()",
+        f"{CONNECTION}.disconnect(nowait)",
+        f"{CONNECTION}.is_connected",
+        "redis.asyncio.connection:parse_url(url)",
+    ],
+    "chassis/settings/redis_urls.py": ["redis.asyncio.connection:parse_url(url)"],
     "chassis/migrations/sqlite_ddl.py": [
         f"{SQLITE}.prep_table_for_batch(batch_impl, table)",
         f"{SQLITE}.drop_table(table)",

@@ -324,6 +324,13 @@ def test_parameters_of_a_database_url_that_the_driver_knows_are_accepted(
         ("redis://:hunter2@h/-1", "has the path /-1, which is not the number of a database"),
         ("redis://:hunter2@h/1/2", "has the path /1/2, which is not the number of a database"),
         ("unix://", "names no socket, as in unix:///run/redis.sock"),
+        ("redis+sentinel://:hunter2@a,b", "names no primary, as in redis+sentinel://host1,host2"),
+        ("redis+sentinel://:hunter2@a,b/first/shop", "has the path /shop, which is not the number"),
+        ("redis+sentinel://:hunter2@a,,b/first", "has an empty name in its list of hosts"),
+        ("redis+sentinel://a/first?foo=bar", "has the parameter foo; known are client_name, db, "),
+        ("redis+cluster://:hunter2@a,b/shop", "has the path /shop, which is not the number of a"),
+        ("redis+cluster://a,b?sentinel_password=hunter2", "has the parameter sentinel_password; "),
+        ("redis+cluster://a,b?ssl_cert_reqs=none", "has the parameter ssl_cert_reqs, which needs"),
     ],
 )
 def test_part_of_a_redis_url_that_the_client_cannot_use_is_named(
@@ -337,22 +344,44 @@ def test_part_of_a_redis_url_that_the_client_cannot_use_is_named(
 
 @pytest.mark.parametrize(
     "url",
-    ["127.0.0.1", "http://h", "redis://:hun/ter2@h", "redis://:hun#ter2@h", "redis://h?db=x"],
+    [
+        *("127.0.0.1", "http://h", "redis://:hun/ter2@h", "redis://:hun#ter2@h", "redis://h?db=x"),
+        *("redis+ring://h", "unix+sentinel:///h/first", "redis+sentinel://:hun/ter2@a,b:1/first"),
+    ],
 )
 def test_url_that_is_not_of_redis_is_refused(monkeypatch: pytest.MonkeyPatch, url: str):
     [line] = refused(monkeypatch, REDIS_URL=url)
 
-    assert line.startswith("REDIS_URL: is not a redis://, rediss:// or unix:// URL; ")
+    assert line.startswith("REDIS_URL: is not a redis://, rediss:// or unix:// URL, nor one wi")
     assert "hun" not in line
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://h", "rediss://u:p@h:6380/1", "unix:///run/redis.sock?db=2"]
+    "url",
+    [
+        *("redis://h", "rediss://u:p@h:6380/1", "unix:///run/redis.sock?db=2"),
+        "redis+sentinel://u:p@a,b:26380,[::1]/first/1?sentinel_password=p%2Fq",
+        "rediss+cluster://:p@a:6380,[::1]:6380,c?ssl_cert_reqs=none",
+    ],
 )
 def test_url_of_redis_is_accepted(monkeypatch: pytest.MonkeyPatch, url: str):
     monkeypatch.setenv("REDIS_URL", url)
 
     assert read_settings().redis.url.get_secret_value() == url
+
+
+@pytest.mark.parametrize("name", ["REDIS_URL", "JOBS_URL"])
+@pytest.mark.parametrize("namespace", ["shop", "{shop}"])
+def test_keys_of_a_cluster_have_one_hash_tag(
+    monkeypatch: pytest.MonkeyPatch, name: str, namespace: str
+):
+    monkeypatch.setenv("REDIS_URL", "redis://h")
+    monkeypatch.setenv("CACHE_NAMESPACE", namespace)
+    without = read_settings().cache.namespace
+    monkeypatch.setenv(name, "redis+cluster://a,b,c")
+
+    assert read_settings().cache.namespace == "{shop}"
+    assert without == namespace
 
 
 def test_all_that_is_wrong_is_named_at_once_and_no_secret(monkeypatch: pytest.MonkeyPatch):

@@ -96,8 +96,7 @@ async def shop(workers: list[Resources], clients: list[httpx.AsyncClient]) -> Sh
 
 
 def replica_of(worker: Resources) -> Replica:
-    replica = worker["sessions"].replica
-    assert replica is not None
+    [(replica, _)] = worker["sessions"].replicas
     return replica
 
 
@@ -109,9 +108,8 @@ async def until_state(worker: Resources, state: str) -> None:
 def asked(worker: Resources) -> Iterator[list[str]]:
     """The statements that requests send to the replica."""
     statements: list[str] = []
-    on_replica = worker["sessions"].on_replica
-    assert on_replica is not None
-    engine = on_replica.kw["bind"].sync_engine
+    [(_, factory)] = worker["sessions"].replicas
+    engine = factory.kw["bind"].sync_engine
 
     def note(_: Any, __: Any, statement: str, *___: Any) -> None:
         statements.append(statement)
@@ -275,7 +273,8 @@ async def test_a_replica_that_is_silent_costs_no_request_its_time(
     assert ready.status_code == 200
     assert ready.json()["replica"] == "unavailable"
     said = [record.getMessage() for record in caplog.records if record.name == "app.replica"]
-    assert "Reads go to the primary, as the replica is unavailable: it does not respond" in said
+    name = replica_of(workers[0]).name
+    assert f"No reads go to the replica {name}, as it is unavailable: it does not respond" in said
 
 
 async def test_a_replica_that_dies_fails_no_request(
@@ -310,15 +309,17 @@ async def test_without_the_primary_the_service_is_not_ready(
 
     assert away.status_code == 503
     assert "primary database" in away.json()["detail"]
-    assert "replica is" in away.json()["detail"]
+    assert "a replica is" in away.json()["detail"]
     assert back.status_code == 200
 
 
 async def test_metrics_tell_how_far_the_replica_is_behind(
     pair: Replication, workers: list[Resources]
 ):
-    metrics = workers[0]["metrics"]
-    value = metrics.registry.get_sample_value
+    registry, labels = workers[0]["metrics"].registry, {"replica": replica_of(workers[0]).name}
+
+    def value(name: str) -> float | None:
+        return registry.get_sample_value(name, labels)
 
     await wait_until(lambda: value("database_replica_avoided") == 0, "the replica to be used")
     await pair.stop_applying()

@@ -4,7 +4,7 @@ import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import cycle, islice
 from typing import Any, NamedTuple
 
 from sqlalchemy import URL, NullPool
@@ -31,7 +31,7 @@ from chassis.database.replica import Replica
 from chassis.database.settings import DatabaseSettings, database_url, replica_urls
 from chassis.database.timing import DatabaseTiming, TimedPool
 from chassis.database.urls import server_name
-from chassis.request_context import read_primary
+from chassis.request_context import READ_PRIMARY, read_position
 from chassis.tasks.background import background
 
 # Reads are most of the traffic; the write pool gets this part of the connections.
@@ -59,17 +59,16 @@ class Sessions:
     current: async_sessionmaker[ReadSession]
     write: async_sessionmaker[AsyncSession]
     replicas: Sequence[ReplicaSessions] = ()
-    _turns: Iterator[int] = field(default_factory=count, repr=False)
+    turns: Iterator[ReplicaSessions] = field(default_factory=lambda: cycle(()), repr=False)
 
     @property
     def read(self) -> async_sessionmaker[ReadSession] | async_sessionmaker[ReplicaSession]:
-        """The replicas that keep up with the primary, in turn, unless the request needs its own
-        writes (`read_primary`); else `current`.
+        """In turn, the replicas that have all writes which the request needs (`read_position`);
+        `current` if there is none.
         """
-        if (replicas := self.replicas) and not read_primary.get():
-            for turn in islice(self._turns, len(replicas)):
-                replica, factory = replicas[turn % len(replicas)]
-                if replica.in_use:
+        if self.replicas and (position := read_position.get()) != READ_PRIMARY:
+            for replica, factory in islice(self.turns, len(self.replicas)):
+                if replica.has(position):
                     return factory
         return self.current
 
@@ -119,7 +118,7 @@ async def open_database(
             await stack.enter_async_context(
                 background(replica.watch(probe, primary_probe), f"replica {replica.name}")
             )
-        sessions = Sessions(reads, writes, tuple(on_replicas))
+        sessions = Sessions(reads, writes, on_replicas, cycle(on_replicas))
         async with background(_shrink(sessions.pools.values()), "pools"):
             yield sessions
 

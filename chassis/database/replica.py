@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chassis.database.columns import UTCDateTime
 from chassis.database.metrics import DatabaseMetrics
 from chassis.database.replica_model import ReplicaHeartbeat
+from chassis.request_context import READ_ANY
 from chassis.telemetry.metrics import Metrics
 
 INTERVAL = 1.0  # s; between two checks, or a fifth of the lag allowed
@@ -57,9 +58,13 @@ class Replica:
         self._passed = 0  # successful checks in a row
         self._running: set[asyncio.Timeout] = set()
 
-    @property
-    def in_use(self) -> bool:
-        return self.state == "ok" and self.lag <= self.max_lag
+    def has(self, position: float) -> bool:
+        """Whether it is in use, and has all writes up to `position` (see `read_position`)."""
+        return (
+            self.state == "ok"
+            and position < self._current_at
+            and time.monotonic() - self._current_at <= self.max_lag
+        )
 
     @property
     def lag(self) -> float:
@@ -96,7 +101,7 @@ class Replica:
             except Exception:
                 log.exception("The replica %s could not be checked", self.name)
             self._lag.set(self.lag)
-            self._avoided.set(not self.in_use)
+            self._avoided.set(not self.has(READ_ANY))
             await asyncio.sleep(self.interval)
 
     async def _check(self, replica: AsyncEngine, primary: AsyncEngine) -> None:

@@ -19,15 +19,14 @@ from chassis.auth.settings import PasswordSettings
 from chassis.cache.settings import CacheSettings
 from chassis.cache.store import CLOCK_SKEW
 from chassis.database.replica import Replica
-from chassis.database.settings import DatabaseSettings
 from chassis.limits.settings import LimitsSettings
 from chassis.redis.settings import RedisSettings
 from chassis.resources import Resources, open_resources
 from chassis.telemetry.settings import LogSettings
 from tests.accounts import add_account
-from tests.conftest import VAR, Servers, client_of, migrate
+from tests.conftest import VAR, Servers, client_of
 from tests.process import TIMEOUT, wait_until
-from tests.replication import Replication, execute, replication
+from tests.replication import Replication, replication
 from tests.service import create_app
 from tests.shop import Shop
 from tests.upstream import Upstream
@@ -47,26 +46,16 @@ def pair(servers: Servers) -> Iterator[Replication]:
 @pytest.fixture
 async def replicated(pair: Replication, servers: Servers) -> AsyncIterator[Settings]:
     """Settings of a service on both, with a database of its own."""
-    name = f"test_{secrets.token_hex(4)}"
-    await execute(pair.primary_url(""), f"CREATE DATABASE {name}")
-    primary = pair.primary_url(name).render_as_string(hide_password=False)
-    await migrate(primary)
-    await pair.catch_up()
-    yield Settings(
-        _env_file=None,
-        database=DatabaseSettings(
-            url=primary,
-            read_url=pair.replica_url(name).render_as_string(hide_password=False),
-            read_lag=LAG,
-        ),
-        redis=RedisSettings(url=servers.redis_url, timeout=2),
-        cache=CacheSettings(namespace=name),
-        limits=LimitsSettings(enabled=False),
-        log=LogSettings(level="ERROR"),
-        passwords=PasswordSettings(time_cost=1, memory_cost=8),
-    )
-    await pair.go_on()
-    await execute(pair.primary_url(""), f"DROP DATABASE {name}")
+    async with pair.database() as database:
+        yield Settings(
+            _env_file=None,
+            database=database.model_copy(update={"read_lag": LAG}),
+            redis=RedisSettings(url=servers.redis_url, timeout=2),
+            cache=CacheSettings(namespace=secrets.token_hex(4)),
+            limits=LimitsSettings(enabled=False),
+            log=LogSettings(level="ERROR"),
+            passwords=PasswordSettings(time_cost=1, memory_cost=8),
+        )
 
 
 @pytest.fixture

@@ -38,8 +38,8 @@ class Replication:
         for replica in replicas or self.replicas:
             await execute(make_url(replica.url), "STOP SLAVE SQL_THREAD")
 
-    async def go_on(self) -> None:
-        for replica in self.replicas:
+    async def go_on(self, *replicas: Server) -> None:
+        for replica in replicas or self.replicas:
             await execute(make_url(replica.url), "START SLAVE")
 
     async def catch_up(self, *replicas: Server) -> None:

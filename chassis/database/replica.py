@@ -54,7 +54,7 @@ class Replica:
         self._lag = metrics.of(DatabaseMetrics).replica_lag.labels(name)
         self._avoided = metrics.of(DatabaseMetrics).replica_avoided.labels(name)
         self.state: ReplicaState = "unknown"
-        self._current_at = time.monotonic()  # the replica had all writes up to then
+        self._current_at = time.monotonic()  # once measured: it had all writes up to then
         self._passed = 0  # successful checks in a row
         self._running: set[asyncio.Timeout] = set()
 
@@ -112,25 +112,28 @@ class Replica:
             return self.put_aside("unavailable", error)
         if self.lag > self.max_lag:  # it was, until this check
             self.put_aside("lagging", f"{self.lag:.1f} s behind, or more")
+        measured = False
         try:
             async with asyncio.timeout(CHECK_TIMEOUT):
-                await self._measure(primary, beat)
+                measured = await self._measure(primary, beat)
         except FAILURES as error:
             log.info("The primary does not say how old the replica %s is: %s", self.name, error)
-        self._passed = self._passed + 1 if self.lag <= self.max_lag / 2 else 0
+        self._passed = self._passed + 1 if measured and self.lag <= self.max_lag / 2 else 0
         if self.state != "ok" and self._passed >= CHECKS_TO_RETURN:
             log.info("Reads go to the replica %s", self.name)
             self.state = "ok"
 
-    async def _measure(self, primary: AsyncEngine, beat: datetime | None) -> None:
+    async def _measure(self, primary: AsyncEngine, beat: datetime | None) -> bool:
         asked_at = time.monotonic()
         async with primary.begin() as connection:
             age, own = (await connection.execute(READ_AGES, {"beat": beat})).one()
             if own is None or not 0 <= own < self.interval * 0.9e6:
                 await connection.execute(WRITE_HEARTBEAT)
         # The replica's was read first: a younger one is not a copy of this primary's.
-        if age is not None and own is not None and 0 <= own <= age:
-            self._current_at = asked_at - age / 1e6
+        if age is None or own is None or not 0 <= own <= age:
+            return False
+        self._current_at = asked_at - age / 1e6
+        return True
 
 
 def worst_state(replicas: Iterable[Replica]) -> ReplicaState | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -300,6 +301,22 @@ async def test_without_the_primary_the_service_is_not_ready(
     assert "primary database" in away.json()["detail"]
     assert "a replica is" in away.json()["detail"]
     assert back.status_code == 200
+
+
+async def test_a_replica_of_unknown_age_is_not_used(replicated: Settings):
+    """As long as no primary has said how old it is, from the start on."""
+    away = SecretStr("mariadb+asyncmy://shop@127.0.0.1:1/shop")
+    database = replicated.database.model_copy(update={"url": away, "read_lag": 3})
+    async with open_resources(replicated.model_copy(update={"database": database})) as worker:
+        replica, states = replica_of(worker), set[str]()
+
+        def late() -> bool:
+            states.add(replica.state)
+            return replica.state == "lagging"
+
+        await wait_until(late, "a replica that may be too old")
+
+    assert states == {"unknown", "lagging"}
 
 
 async def test_metrics_tell_how_far_the_replica_is_behind(

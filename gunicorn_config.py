@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 import app.main  # noqa: F401
 from app.settings import read_service_settings, settings_warnings
 from chassis.addresses import in_both_forms
-from chassis.connection_budget import check_budget
+from chassis.connection_budget import check_budget, check_replica_budgets
 from chassis.database.engines import reason_of
 from chassis.migrations.revision import BrokenMigrations, read_migrations
 from chassis.preflight import check_schema
@@ -47,6 +47,7 @@ def on_starting(server: Arbiter) -> None:
     try:
         read_migrations()
         budget = asyncio.run(check_budget(settings))
+        replica_budgets = asyncio.run(check_replica_budgets(settings))
         schema = asyncio.run(check_schema(settings))
     except BrokenMigrations as error:
         raise SystemExit(str(error)) from None
@@ -61,6 +62,9 @@ def on_starting(server: Arbiter) -> None:
         server.log.error(schema.detail)
     if budget and not budget.fits:
         raise SystemExit(f"Too many connections: {budget}")
+    for each in replica_budgets:  # what one refuses, the primary serves
+        if not each.fits:
+            server.log.warning("Too many connections: %s", each)
 
 
 def warn_of_settings(server: Arbiter) -> None:

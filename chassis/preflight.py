@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from redis.exceptions import RedisError
-from sqlalchemy import text
+from sqlalchemy import URL, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from chassis.auth.settings import NO_KEY
-from chassis.connection_budget import check_budget
-from chassis.database.connect import Role
-from chassis.database.engines import create_engine, database_url, reason_of
+from chassis.connection_budget import check_budget, check_replica_budgets
+from chassis.database.engines import create_engine, reason_of
+from chassis.database.settings import database_url, replica_urls
+from chassis.database.urls import server_name
 from chassis.errors import Unavailable
 from chassis.files.storage import CHECKS, Storage, make_storage
 from chassis.migrations.revision import BrokenMigrations, read_migrations, read_revisions
@@ -37,10 +38,10 @@ async def run_checks(settings: ChassisSettings) -> list[Finding]:
     detail = NO_KEY if published else f"ENVIRONMENT={settings.environment}"
     findings = [Finding("settings", not published, detail)]
     findings += [Finding("settings", True, warning) for warning in unused_variables(type(settings))]
-    database = await _check_database(settings, "write")
+    database = await _check_database(settings, "database", database_url(settings.database))
     findings.append(database)
-    if settings.database.read_url is not None:
-        findings.append(await _check_database(settings, "replica"))
+    for url in replica_urls(settings.database):
+        findings.append(await _check_database(settings, f"replica {server_name(url)}", url))
     findings.append(await _check_redis("redis", RedisServer(settings.redis, namespace)))
     if settings.jobs.url is not None:
         findings.append(await _check_redis("queue", RedisServer(settings.queue, namespace)))
@@ -52,16 +53,14 @@ async def run_checks(settings: ChassisSettings) -> list[Finding]:
         findings.append(Finding("mail", True, detail))
     if database.ok:
         findings.append(await check_schema(settings))
-        findings.append(await _check_budget(settings))
+        findings += await _check_budget(settings)
     return findings
 
 
-async def _check_database(settings: ChassisSettings, role: Role) -> Finding:
-    name = "replica" if role == "replica" else "database"
-    url = database_url(settings.database, role)
+async def _check_database(settings: ChassisSettings, name: str, url: URL) -> Finding:
     shown = url.render_as_string(hide_password=True)
     function = "sqlite_version()" if url.get_backend_name() == "sqlite" else "version()"
-    engine = create_engine(settings.database, role)
+    engine = create_engine(settings.database, "maintenance", url)
     try:
         limit = settings.database.connect_timeout
         async with asyncio.timeout(limit), engine.connect() as connection:
@@ -152,8 +151,9 @@ async def await_schema(settings: ChassisSettings, say: Callable[[str], None]) ->
         await asyncio.sleep(AWAIT_INTERVAL)
 
 
-async def _check_budget(settings: ChassisSettings) -> Finding:
+async def _check_budget(settings: ChassisSettings) -> list[Finding]:
     budget = await check_budget(settings)
     if budget is None:
-        return Finding("connections", True, "SQLite has no limit")
-    return Finding("connections", budget.fits, str(budget))
+        return [Finding("connections", True, "SQLite has no limit")]
+    budgets = [budget, *await check_replica_budgets(settings)]
+    return [Finding("connections", each.fits, str(each)) for each in budgets]

@@ -106,5 +106,8 @@ InFlight = dict["asyncio.Task[Any] | None", RequestContext]
 
 current_request: ContextVar[RequestContext | None] = ContextVar("current_request", default=None)
 
-# True where a read must see all commits: it then goes to the primary, as a replica may lag.
-read_primary: ContextVar[bool] = ContextVar("read_primary", default=False)
+# Reads must see all that was committed before then, by `time.monotonic()`. Replicas that may lack
+# some of it are not read; READ_PRIMARY stands for all commits, which only the primary has.
+READ_ANY = float("-inf")
+READ_PRIMARY = float("inf")
+read_position: ContextVar[float] = ContextVar("read_position", default=READ_ANY)

@@ -93,7 +93,7 @@ async def open_resources(settings: ChassisSettings) -> AsyncIterator[Resources]:
     namespace = settings.cache.namespace
     redis_server = RedisServer(settings.redis, namespace)
     user_agent = f"{settings.service}/{settings.version}"
-    lag = settings.database.read_lag if settings.database.read_url else 0
+    has_replica = settings.database.read_url is not None
     sharing = settings.web.concurrency * settings.web.replicas
     admission = AdmissionController(settings.request, metrics)
     async with (
@@ -108,7 +108,13 @@ async def open_resources(settings: ChassisSettings) -> AsyncIterator[Resources]:
             else open_shared_connection(RedisServer(settings.queue, namespace), metrics, "queue")
         ) as queue_connection,
         open_cache(
-            settings.cache, settings.version, shared, redis, Epoch(sessions), metrics, lag
+            settings.cache,
+            settings.version,
+            shared,
+            redis,
+            Epoch(sessions),
+            metrics,
+            has_replica,
         ) as cache,
         closing(Passwords(settings.passwords)) as passwords,
         open_http_client(settings.http, user_agent, metrics) as http,

@@ -1,18 +1,20 @@
-"""Two MariaDB servers of their own: a primary, and a replica that a test can hold up."""
+"""MariaDB servers of their own: a primary, and replicas that a test can hold up."""
 
 import asyncio
 import secrets
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from chassis.database.settings import DatabaseSettings
 from chassis.development.private_servers import Server, private_mariadb
+from tests.conftest import migrate
 from tests.process import freeze
 
 ACCOUNT = "mariadb+asyncmy://root@?charset=utf8mb4"
@@ -21,25 +23,43 @@ ACCOUNT = "mariadb+asyncmy://root@?charset=utf8mb4"
 @dataclass
 class Replication:
     primary: Server
-    replica: Server
+    replicas: list[Server]
+
+    @property
+    def replica(self) -> Server:
+        """The only one, or the first."""
+        return self.replicas[0]
 
     def primary_url(self, database: str) -> URL:
         return make_url(self.primary.url).set(database=database)
 
-    def replica_url(self, database: str) -> URL:
-        return make_url(self.replica.url).set(database=database)
+    async def stop_applying(self, *replicas: Server) -> None:
+        """From now on these, or all, serve what they have, older and older."""
+        for replica in replicas or self.replicas:
+            await execute(make_url(replica.url), "STOP SLAVE SQL_THREAD")
 
-    async def stop_applying(self) -> None:
-        """From now on the replica serves what it has, older and older."""
-        await execute(make_url(self.replica.url), "STOP SLAVE SQL_THREAD")
+    async def go_on(self, *replicas: Server) -> None:
+        for replica in replicas or self.replicas:
+            await execute(make_url(replica.url), "START SLAVE")
 
-    async def go_on(self) -> None:
-        await execute(make_url(self.replica.url), "START SLAVE")
-
-    async def catch_up(self) -> None:
-        """Wait until the replica has all that the primary has committed by now."""
+    async def catch_up(self, *replicas: Server) -> None:
+        """Wait until these, or all, have what the primary has committed by now."""
         position = await execute(make_url(self.primary.url), "SELECT @@gtid_binlog_pos")
-        await execute(make_url(self.replica.url), f"SELECT MASTER_GTID_WAIT('{position}', 30)")
+        for replica in replicas or self.replicas:
+            await execute(make_url(replica.url), f"SELECT MASTER_GTID_WAIT('{position}', 30)")
+
+    @asynccontextmanager
+    async def database(self) -> AsyncIterator[DatabaseSettings]:
+        """A new one, with the tables of the service, until all replicas go on."""
+        name = f"test_{secrets.token_hex(4)}"
+        await execute(self.primary_url(""), f"CREATE DATABASE {name}")
+        urls = [make_url(server.url).set(database=name) for server in self.replicas]
+        primary = _shown(self.primary_url(name))
+        await migrate(primary)
+        await self.catch_up()
+        yield DatabaseSettings(url=primary, read_url=",".join(map(_shown, urls)))
+        await self.go_on()
+        await execute(self.primary_url(""), f"DROP DATABASE {name}")
 
     @contextmanager
     def frozen(self, server: Server) -> Iterator[None]:
@@ -53,22 +73,30 @@ class Replication:
 
 
 @contextmanager
-def replication(folder: Path, cache: Path) -> Iterator[Replication]:
+def replication(folder: Path, cache: Path, replicas: int = 1) -> Iterator[Replication]:
     """Where no event loop runs."""
     port = _free_port()
     listening = ["--skip-networking=OFF", "--bind-address=127.0.0.1", f"--port={port}"]
     binlog = ["--server-id=1", "--log-bin=binlog", "--binlog-format=MIXED"]
-    with (
-        private_mariadb(folder / "primary", cache, options=[*listening, *binlog]) as primary,
-        private_mariadb(folder / "replica", cache, options=["--server-id=2"]) as replica,
-    ):
-        asyncio.run(_connect(make_url(primary.url), make_url(replica.url), port))
-        yield Replication(primary, replica)
+    with ExitStack() as stack:
+
+        def start(name: str, *options: str) -> Server:
+            server = private_mariadb(folder / name, cache, options=["--userstat=ON", *options])
+            return stack.enter_context(server)
+
+        primary = start("primary", *listening, *binlog)
+        made = Replication(primary, [])
+        password = secrets.token_hex(8)
+        account = f"CREATE USER replica@'127.0.0.1' IDENTIFIED BY '{password}'"
+        asyncio.run(execute(make_url(primary.url), account))
+        for number in range(2, replicas + 2):
+            made.replicas.append(start(f"replica_{number}", f"--server-id={number}"))
+            replica = make_url(made.replicas[-1].url)
+            asyncio.run(_connect(make_url(primary.url), replica, port, password))
+        yield made
 
 
-async def _connect(primary: URL, replica: URL, port: int) -> None:
-    password = secrets.token_hex(8)
-    await execute(primary, f"CREATE USER replica@'127.0.0.1' IDENTIFIED BY '{password}'")
+async def _connect(primary: URL, replica: URL, port: int, password: str) -> None:
     await execute(primary, "GRANT REPLICATION SLAVE ON *.* TO replica@'127.0.0.1'")
     # Both have created the database; the replica gets the rest from the primary.
     await execute(replica, f"DROP DATABASE {replica.database}", database="")
@@ -90,6 +118,10 @@ async def execute(url: URL, statement: str, database: str | None = "") -> object
             return result.scalar() if result.returns_rows else None
     finally:
         await engine.dispose()
+
+
+def _shown(url: URL) -> str:
+    return url.render_as_string(hide_password=False)
 
 
 def _free_port() -> int:

@@ -20,7 +20,7 @@ from chassis.cache.store import CacheStore
 from chassis.cache.type_fingerprint import adapter_of, fingerprint
 from chassis.errors import NotFound
 from chassis.redis.shared_connection import SharedConnection
-from chassis.request_context import read_primary
+from chassis.request_context import read_position
 from chassis.tasks.background import background, spawn
 from chassis.tasks.single_flight import SingleFlight
 from chassis.telemetry.metrics import Metrics
@@ -114,7 +114,7 @@ class Cache:
         # Each write of its tags changes the validator: later callers must not join an older load.
         # Without Redis only writes of this process can be seen.
         version = f"write {self._writes}" if lookup.validator is None else lookup.validator
-        flight_key = (spec.key, version, read_primary.get())
+        flight_key = (spec.key, version, read_position.get())
         return await self._flights.run(flight_key, partial(self._loader.load_once, spec, lookup))
 
     async def invalidate(self, *tags: str) -> None:
@@ -183,9 +183,9 @@ async def open_cache(
     redis: Redis,
     epoch: Epoch,
     metrics: Metrics,
-    replica_lag: float,
+    has_replica: bool,
 ) -> AsyncIterator[Cache]:
-    store = CacheStore(shared, redis, epoch, settings, metrics, replica_lag)
+    store = CacheStore(shared, redis, epoch, settings, metrics, has_replica)
     cache = Cache(store, release, metrics)
     try:
         async with background(cache.run(), "cache"):

@@ -9,7 +9,7 @@ from chassis.cache.load_spec import CacheResult, LoadSpec
 from chassis.cache.metrics import CacheMetrics
 from chassis.cache.store import CacheStore, Lookup
 from chassis.errors import AppError, NotFound
-from chassis.request_context import read_primary
+from chassis.request_context import read_position
 from chassis.tasks.background import spawn
 from chassis.tasks.timeout import Timeout
 
@@ -65,18 +65,17 @@ class Loader:
                 self.store.unlock(spec.key, lookup.validator)
 
     async def load(self, spec: LoadSpec, validator: bytes | None) -> Entry:
-        """Reads from the primary database if a replica may lack the last write of these tags."""
+        """Reads from no replica that may lack the last write of these tags."""
         self.metrics.cache_loads.inc()
         start = time.time()
-        outer = read_primary.set(
-            read_primary.get() or not self.store.replicas_have_last_write(validator)
-        )
+        position = max(read_position.get(), self.store.position_of(validator))
+        outer = read_position.set(position)
         try:
             payload, missing = await spec.load(), False
         except NotFound as error:
             payload, missing = str(error).encode(), True
         finally:
-            read_primary.reset(outer)
+            read_position.reset(outer)
         return new_entry(payload, missing, start, spec.lifetime)
 
     def refresh(self, spec: LoadSpec, old: Entry) -> None:

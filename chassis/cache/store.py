@@ -14,6 +14,7 @@ from chassis.cache.metrics import CacheMetrics
 from chassis.cache.scripts import GET_OR_CREATE_TOKENS, RENEW_TOKENS
 from chassis.cache.settings import CacheSettings
 from chassis.redis.shared_connection import ServerConnection, SharedConnection
+from chassis.request_context import READ_ANY
 from chassis.tasks.single_flight import SingleFlight
 from chassis.tasks.timeout import Timeout
 from chassis.telemetry.metrics import Metrics
@@ -21,7 +22,7 @@ from chassis.telemetry.metrics import Metrics
 TOKEN_TTL = 3600  # s after the last store with this tag; then its entries are invalid
 NEW_TOKEN_TTL = 20  # s; short, as lookups of missing ids create tokens too; most loads are shorter
 LOCK_TTL = 5  # s
-CLOCK_SKEW = 0.5  # s; between two machines
+CLOCK_SKEW = 0.5  # s; between two machines, and until a new token has reached Redis
 RENEWED_AT_ONCE = 1000  # tags of a command: Redis runs no other meanwhile, and REDIS_TIMEOUT counts
 
 log = logging.getLogger("app.cache")
@@ -54,15 +55,14 @@ class CacheStore:
         epoch: Epoch,
         settings: CacheSettings,
         metrics: Metrics,
-        replica_lag: float,
+        has_replica: bool,
     ) -> None:
-        """`replica_lag`: by how much a replica may be behind, s."""
         self.shared = shared
         self.redis = redis
         self.epoch = epoch
         self.settings = settings
         self.metrics = metrics.of(CacheMetrics)
-        self.replica_lag = replica_lag
+        self.has_replica = has_replica
         self._flights = SingleFlight()
         self._epoch_digest = b""  # of the epoch and the server's run id
         self._digest_connection: ServerConnection | None = None  # for which it is valid
@@ -191,16 +191,15 @@ class CacheStore:
             self._epoch_changes += 1
             self._digest_connection = None
 
-    def replicas_have_last_write(self, validator: bytes | None) -> bool:
-        """Whether every replica has the last write of these tags by now.
-
-        The time of that write is the creation of the newest token, or when this process first saw
-        the current epoch.
+    def position_of(self, validator: bytes | None) -> float:
+        """The `read_position` that has the last write of these tags: that of their newest token, or
+        of when this process first saw the current epoch.
         """
-        if not self.replica_lag or validator is None:  # without a validator nothing is stored
-            return True
+        if not self.has_replica or validator is None:  # without a validator nothing is stored
+            return READ_ANY
         newest = max(map(created_at, tokens_of(validator[len(self._epoch_digest) :])), default=0.0)
-        return time.time() > max(newest, self._epoch_changed_at) + self.replica_lag + CLOCK_SKEW
+        written_at = max(newest, self._epoch_changed_at) + CLOCK_SKEW
+        return written_at - time.time() + time.monotonic()
 
     def _tag_names(self, tags: Iterable[str]) -> list[str]:
         # Without the release, so that a write by one also invalidates entries of another.

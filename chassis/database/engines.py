@@ -1,12 +1,13 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from typing import Any, NamedTuple
 
-from sqlalchemy import URL, NullPool, make_url
+from sqlalchemy import URL, NullPool
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -27,9 +28,10 @@ from chassis.database.connect import (
 )
 from chassis.database.read_session import ReadSession, ReplicaSession
 from chassis.database.replica import Replica
-from chassis.database.settings import DatabaseSettings
+from chassis.database.settings import DatabaseSettings, database_url, replica_urls
 from chassis.database.timing import DatabaseTiming, TimedPool
-from chassis.request_context import read_primary
+from chassis.database.urls import server_name
+from chassis.request_context import READ_PRIMARY, read_position
 from chassis.tasks.background import background
 
 # Reads are most of the traffic; the write pool gets this part of the connections.
@@ -39,7 +41,10 @@ SHRINK_INTERVAL = 60  # s; connections of a burst that are not used for so long 
 # SQLite's and MariaDB's words for a table or a column that is not there.
 _MISSING = re.compile(r"no such (table|column)|no column named|Unknown column|^Table .* exist$")
 
-PROBED: tuple[Role, Role] = ("replica", "write")
+
+class ReplicaSessions(NamedTuple):
+    replica: Replica
+    factory: async_sessionmaker[ReplicaSession]
 
 
 @dataclass(frozen=True)
@@ -53,24 +58,25 @@ class Sessions:
 
     current: async_sessionmaker[ReadSession]
     write: async_sessionmaker[AsyncSession]
-    replica: Replica | None = None
-    on_replica: async_sessionmaker[ReplicaSession] | None = None
+    replicas: Sequence[ReplicaSessions] = ()
+    turns: Iterator[ReplicaSessions] = field(default_factory=lambda: cycle(()), repr=False)
 
     @property
     def read(self) -> async_sessionmaker[ReadSession] | async_sessionmaker[ReplicaSession]:
-        """The replica, while it keeps up with the primary, unless the request needs its own
-        writes (`read_primary`); else `current`.
+        """In turn, the replicas that have all writes which the request needs (`read_position`);
+        `current` if there is none.
         """
-        replica, on_replica = self.replica, self.on_replica
-        if replica is None or on_replica is None or read_primary.get() or not replica.in_use:
-            return self.current
-        return on_replica
+        if self.replicas and (position := read_position.get()) != READ_PRIMARY:
+            for replica, factory in islice(self.turns, len(self.replicas)):
+                if replica.has(position):
+                    return factory
+        return self.current
 
     @property
     def pools(self) -> dict[str, TimedPool]:
         pools = {"read": self.current.kw["bind"].pool, "write": self.write.kw["bind"].pool}
-        if self.on_replica is not None:
-            pools["replica"] = self.on_replica.kw["bind"].pool
+        for replica, factory in self.replicas:
+            pools[pool_name(replica)] = factory.kw["bind"].pool
         return pools
 
 
@@ -81,37 +87,44 @@ async def open_database(
     """Pools connect at their first use, so a worker starts without its database."""
     async with AsyncExitStack() as stack:
 
-        def open_engine(role: Role) -> AsyncEngine:
-            engine = create_engine(settings, role)
-            timing.watch(engine, role)
+        def open_engine(role: Role, url: URL, pool: str = "") -> AsyncEngine:
+            """`pool`: its label; without one, the engine is for checks of replicas."""
+            engine = create_engine(settings, role, url, probe=not pool)
+            if pool:
+                timing.watch(engine, pool)
             stack.push_async_callback(engine.dispose)
             return engine
 
-        reads = async_sessionmaker(open_engine("read"), class_=ReadSession, expire_on_commit=False)
+        url = database_url(settings)
+        primary = open_engine("read", url, "read")
+        reads = async_sessionmaker(primary, class_=ReadSession, expire_on_commit=False)
         # No autoflush: what a constraint refuses shows at the commit, in one place.
-        writes = async_sessionmaker(open_engine("write"), expire_on_commit=False, autoflush=False)
-        if settings.read_url is None:
-            sessions = Sessions(reads, writes)
-            async with background(_shrink(sessions.pools.values()), "pools"):
-                yield sessions
-            return
-        replica = Replica(settings.read_lag, timing.all_metrics)
-        on_replica = async_sessionmaker(
-            open_engine("replica"),
-            class_=ReplicaSession,
-            replica=replica,
-            primary=reads.kw["bind"],
-            expire_on_commit=False,
+        writes = async_sessionmaker(
+            open_engine("write", url, "write"), expire_on_commit=False, autoflush=False
         )
-        probes = [create_engine(settings, role, probe=True) for role in PROBED]
-        for probe in probes:
-            stack.push_async_callback(probe.dispose)
-        sessions = Sessions(reads, writes, replica, on_replica)
-        async with (
-            background(replica.watch(*probes), "replica"),
-            background(_shrink(sessions.pools.values()), "pools"),
-        ):
+        on_replicas = []
+        primary_probe = open_engine("write", url)  # one connection, which they share
+        for replica_url in replica_urls(settings):
+            replica = Replica(server_name(replica_url), settings.read_lag, timing.all_metrics)
+            factory = async_sessionmaker(
+                open_engine("replica", replica_url, pool_name(replica)),
+                class_=ReplicaSession,
+                replica=replica,
+                primary=primary,
+                expire_on_commit=False,
+            )
+            on_replicas.append(ReplicaSessions(replica, factory))
+            probe = open_engine("replica", replica_url)
+            await stack.enter_async_context(
+                background(replica.watch(probe, primary_probe), f"replica {replica.name}")
+            )
+        sessions = Sessions(reads, writes, on_replicas, cycle(on_replicas))
+        async with background(_shrink(sessions.pools.values()), "pools"):
             yield sessions
+
+
+def pool_name(replica: Replica) -> str:
+    return f"replica {replica.name}"
 
 
 async def _shrink(pools: Iterable[TimedPool]) -> None:
@@ -121,9 +134,11 @@ async def _shrink(pools: Iterable[TimedPool]) -> None:
             await greenlet_spawn(pool.shrink)
 
 
-def create_engine(settings: DatabaseSettings, role: Role, *, probe: bool = False) -> AsyncEngine:
-    """`probe`: with a pool of one connection, for checks of the replica."""
-    url = database_url(settings, role)
+def create_engine(
+    settings: DatabaseSettings, role: Role, url: URL | None = None, *, probe: bool = False
+) -> AsyncEngine:
+    """`url`: a replica's, else the primary's. `probe`: with a pool of one connection."""
+    url = url or database_url(settings)
     sqlite = url.get_backend_name() == "sqlite"
     options: dict[str, Any] = {"connect_args": {}}
     if not sqlite:
@@ -155,14 +170,6 @@ def create_engine(settings: DatabaseSettings, role: Role, *, probe: bool = False
     return engine
 
 
-def database_url(settings: DatabaseSettings, role: Role = "write") -> URL:
-    secret = settings.read_url if role == "replica" and settings.read_url else settings.url
-    url = make_url(secret.get_secret_value())
-    if settings.password is not None:
-        url = url.set(password=settings.password.get_secret_value())
-    return url
-
-
 def reason_of(error: Exception) -> str:
     """The message of the database or the network, without the statement and the error number, and
     what to do where it is known.
@@ -176,12 +183,17 @@ def reason_of(error: Exception) -> str:
     return reason
 
 
-def _pool_options(settings: DatabaseSettings, role: Role) -> dict[str, Any]:
+def pool_sizes(settings: DatabaseSettings, role: Role) -> tuple[int, int]:
+    """Size and overflow. Each replica's are those of all reads: it may be the last one."""
     pool_size = max(1, round(settings.pool_size * WRITE_SHARE))
     max_overflow = round(settings.max_overflow * WRITE_SHARE)
     if role in READING:
-        pool_size = settings.pool_size - pool_size
-        max_overflow = settings.max_overflow - max_overflow
+        return settings.pool_size - pool_size, settings.max_overflow - max_overflow
+    return pool_size, max_overflow
+
+
+def _pool_options(settings: DatabaseSettings, role: Role) -> dict[str, Any]:
+    pool_size, max_overflow = pool_sizes(settings, role)
     return {
         "poolclass": TimedPool,
         "pool_size": pool_size,

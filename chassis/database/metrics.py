@@ -38,10 +38,12 @@ class DatabaseMetrics:
         )
         self.replica_lag = gauge(
             "database_replica_lag_seconds",
-            "The most that the replica may be behind; 0 without one",
+            "The most that the replica may be behind",
+            ["replica"],
             multiprocess_mode="livemax",
         )
         self.replica_avoided = gauge(
             "database_replica_avoided",
-            "Workers that read from the primary, as the replica is away or lags",
+            "Workers that do not read from the replica, as it is away or lags",
+            ["replica"],
         )

@@ -1,9 +1,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from sqlalchemy import bindparam, select, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chassis.database.columns import UTCDateTime
 from chassis.database.metrics import DatabaseMetrics
 from chassis.database.replica_model import ReplicaHeartbeat
+from chassis.request_context import READ_ANY
 from chassis.telemetry.metrics import Metrics
 
 INTERVAL = 1.0  # s; between two checks, or a fifth of the lag allowed
@@ -32,7 +33,7 @@ FAILURES = (SQLAlchemyError, OSError)  # TimeoutError is an OSError
 
 T = TypeVar("T")
 
-ReplicaState = Literal["unknown", "ok", "lagging", "unavailable"]
+ReplicaState = Literal["ok", "unknown", "lagging", "unavailable"]  # from best to worst
 
 log = logging.getLogger("app.replica")
 
@@ -46,18 +47,24 @@ class Replica:
     old. See docs/replication.md.
     """
 
-    def __init__(self, max_lag: float, metrics: Metrics) -> None:
+    def __init__(self, name: str, max_lag: float, metrics: Metrics) -> None:
+        self.name = name
         self.max_lag = max_lag
         self.interval = min(INTERVAL, max_lag / 5)
-        self.metrics = metrics.of(DatabaseMetrics)
+        self._lag = metrics.of(DatabaseMetrics).replica_lag.labels(name)
+        self._avoided = metrics.of(DatabaseMetrics).replica_avoided.labels(name)
         self.state: ReplicaState = "unknown"
-        self._current_at = time.monotonic()  # the replica had all writes up to then
+        self._current_at = time.monotonic()  # once measured: it had all writes up to then
         self._passed = 0  # successful checks in a row
         self._running: set[asyncio.Timeout] = set()
 
-    @property
-    def in_use(self) -> bool:
-        return self.state == "ok" and self.lag <= self.max_lag
+    def has(self, position: float) -> bool:
+        """Whether it is in use, and has all writes up to `position` (see `read_position`)."""
+        return (
+            self.state == "ok"
+            and position < self._current_at
+            and time.monotonic() - self._current_at <= self.max_lag
+        )
 
     @property
     def lag(self) -> float:
@@ -75,10 +82,10 @@ class Replica:
             self._running.discard(limit)
 
     def put_aside(self, state: Literal["lagging", "unavailable"], reason: object) -> None:
-        """Send reads of this worker to the primary; if "unavailable", the running ones as well."""
+        """Send it no more reads of this worker; if "unavailable", end the running ones as well."""
         if self.state != state:
             why = str(getattr(reason, "orig", reason)) or "it does not respond"
-            log.warning("Reads go to the primary, as the replica is %s: %s", state, why)
+            log.warning("No reads go to the replica %s, as it is %s: %s", self.name, state, why)
         self.state = state
         self._passed = 0
         if state == "unavailable":
@@ -92,9 +99,9 @@ class Replica:
             try:
                 await self._check(replica, primary)
             except Exception:
-                log.exception("The replica could not be checked")
-            self.metrics.replica_lag.set(self.lag)
-            self.metrics.replica_avoided.set(not self.in_use)
+                log.exception("The replica %s could not be checked", self.name)
+            self._lag.set(self.lag)
+            self._avoided.set(not self.has(READ_ANY))
             await asyncio.sleep(self.interval)
 
     async def _check(self, replica: AsyncEngine, primary: AsyncEngine) -> None:
@@ -105,22 +112,31 @@ class Replica:
             return self.put_aside("unavailable", error)
         if self.lag > self.max_lag:  # it was, until this check
             self.put_aside("lagging", f"{self.lag:.1f} s behind, or more")
+        measured = False
         try:
             async with asyncio.timeout(CHECK_TIMEOUT):
-                await self._measure(primary, beat)
+                measured = await self._measure(primary, beat)
         except FAILURES as error:
-            log.info("The primary does not say how old the replica is: %s", error)
-        self._passed = self._passed + 1 if self.lag <= self.max_lag / 2 else 0
+            log.info("The primary does not say how old the replica %s is: %s", self.name, error)
+        self._passed = self._passed + 1 if measured and self.lag <= self.max_lag / 2 else 0
         if self.state != "ok" and self._passed >= CHECKS_TO_RETURN:
-            log.info("Reads go to the replica")
+            log.info("Reads go to the replica %s", self.name)
             self.state = "ok"
 
-    async def _measure(self, primary: AsyncEngine, beat: datetime | None) -> None:
+    async def _measure(self, primary: AsyncEngine, beat: datetime | None) -> bool:
         asked_at = time.monotonic()
         async with primary.begin() as connection:
             age, own = (await connection.execute(READ_AGES, {"beat": beat})).one()
             if own is None or not 0 <= own < self.interval * 0.9e6:
                 await connection.execute(WRITE_HEARTBEAT)
         # The replica's was read first: a younger one is not a copy of this primary's.
-        if age is not None and own is not None and 0 <= own <= age:
-            self._current_at = asked_at - age / 1e6
+        if age is None or own is None or not 0 <= own <= age:
+            return False
+        self._current_at = asked_at - age / 1e6
+        return True
+
+
+def worst_state(replicas: Iterable[Replica]) -> ReplicaState | None:
+    """None if there are none."""
+    order: tuple[ReplicaState, ...] = get_args(ReplicaState)
+    return max((replica.state for replica in replicas), key=order.index, default=None)

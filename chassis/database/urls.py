@@ -25,6 +25,17 @@ PARAMETERS = {
 }
 
 
+def split_urls(urls: str) -> list[str]:
+    """Of a list with commas between them."""
+    return [url.strip() for url in urls.split(",")]
+
+
+def server_name(url: URL) -> str:
+    """Host and port, or the socket: for logs, labels of metrics and messages."""
+    socket = url.query.get("unix_socket")
+    return f"{socket}" if socket else f"{url.host or 'localhost'}:{url.port or 3306}"
+
+
 def with_database(url: str, name: str) -> str:
     """The URL, with that database and user where it is MariaDB's and has neither."""
     try:
@@ -55,9 +66,22 @@ def _database_url(secret: SecretStr) -> SecretStr:
     return secret
 
 
-def _replica_url(secret: SecretStr) -> SecretStr:
-    if _database_url(secret).get_secret_value().startswith("sqlite"):
-        raise _refusal("is no MariaDB: SQLite has no replicas; leave it unset")
+def _replica_urls(secret: SecretStr) -> SecretStr:
+    urls = split_urls(secret.get_secret_value())
+    names = set()
+    for number, url in enumerate(urls, 1):
+        try:
+            _database_url(SecretStr(url))
+        except PydanticCustomError as error:
+            if len(urls) == 1:
+                raise
+            where = f"URL {number} of {len(urls)}; a comma within one is %2C"
+            raise _refusal(f"{error.message()} ({where})") from None
+        if url.startswith("sqlite"):
+            raise _refusal("is no MariaDB: SQLite has no replicas; leave it unset")
+        names.add(server_name(make_url(url)))
+    if len(names) < len(urls):
+        raise _refusal("names a server twice")
     return secret
 
 
@@ -126,4 +150,4 @@ def _refusal(reason: str) -> PydanticCustomError:
 
 
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
-ReplicaUrl = Annotated[SecretStr, AfterValidator(_replica_url)]
+ReplicaUrls = Annotated[SecretStr, AfterValidator(_replica_urls)]

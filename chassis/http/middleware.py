@@ -16,11 +16,13 @@ from chassis.limits.settings import RequestSettings
 from chassis.problems.handlers import handled
 from chassis.problems.response import problem, problem_body
 from chassis.request_context import (
+    READ_ANY,
+    READ_PRIMARY,
     SAFE_METHODS,
     RequestContext,
     context_of,
     current_request,
-    read_primary,
+    read_position,
 )
 from chassis.tasks.timeout import Timeout
 from chassis.telemetry.access_log import AccessLog
@@ -148,7 +150,8 @@ class RequestMiddleware:
             state["find_key"] = self.find_key
         current_request.set(request)
         # An account reads its own writes, and a write must not depend on older data.
-        read_primary.set(request.has_credentials or scope["method"] not in SAFE_METHODS)
+        needs_all = request.has_credentials or scope["method"] not in SAFE_METHODS
+        read_position.set(READ_PRIMARY if needs_all else READ_ANY)
         return request
 
     def _end(self, request: RequestContext, status: int, size: int, elapsed: float) -> None:

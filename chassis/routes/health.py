@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from chassis.database.engines import reason_of
+from chassis.database.replica import worst_state
 from chassis.errors import Overloaded, Unavailable
 from chassis.http.openapi import problems
 from chassis.http.routing import ProbeRoute
@@ -53,7 +54,7 @@ async def get_readiness(request: Request) -> Readiness:
 async def _check_servers(resources: Resources) -> Readiness:
     sessions, schema = resources["sessions"], resources["schema"]
     settings = resources["settings"]
-    replica = sessions.replica and sessions.replica.state
+    replica = worst_state([replica for replica, _ in sessions.replicas])
     lack = None
     try:
         async with asyncio.timeout(PRIMARY_TIMEOUT), sessions.current() as session:
@@ -63,7 +64,7 @@ async def _check_servers(resources: Resources) -> Readiness:
                 lack = await schema.shortfall(session)
     except (SQLAlchemyError, OSError, Overloaded) as error:
         log.warning("Not ready: the primary database is unavailable: %s", reason_of(error))
-        also = "" if replica is None else f"; the replica is {replica}"
+        also = "" if replica is None else f"; a replica is {replica}"
         raise Unavailable(f"The primary database is unavailable{also}") from error
     if lack is not None:
         raise Unavailable(lack)

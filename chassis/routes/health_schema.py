@@ -15,7 +15,7 @@ class Readiness(BaseModel):
     status: Literal["ready"] = Field(examples=["ready"])
     database: Literal["ok"] = Field(examples=["ok"])
     replica: ReplicaState | None = Field(
-        None, description="Omitted if there is none", examples=["ok"]
+        None, description="Of several, the worst; omitted if there is none", examples=["ok"]
     )
     redis: RedisState = Field(description="The server of the cache", examples=["ok"])
     queue: RedisState | None = Field(

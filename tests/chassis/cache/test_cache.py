@@ -20,13 +20,13 @@ from chassis.cache.cache import Cache
 from chassis.cache.entry import Lifetime, new_entry
 from chassis.cache.epoch import EpochUnknown
 from chassis.cache.settings import CacheSettings
-from chassis.cache.store import Lookup
+from chassis.cache.store import CLOCK_SKEW, Lookup
 from chassis.database.settings import DatabaseSettings
 from chassis.development.private_servers import Server, embedded_valkey
 from chassis.errors import NotFound
 from chassis.redis.settings import RedisSettings
 from chassis.redis.shared_connection import Reply
-from chassis.request_context import read_primary
+from chassis.request_context import read_position
 from chassis.resources import Resources, open_resources
 from tests.databases import mariadb_only, sqlite_only
 from tests.process import TIMEOUT, freeze
@@ -587,24 +587,29 @@ async def test_cancelled_request_still_invalidates(reader: Reader):
 
 
 @mariadb_only
-async def test_what_a_replica_may_not_have_heard_of_is_loaded_from_the_primary(
-    settings: Settings,
-):
-    """For as long after a write of its tags, or a new epoch, as the replica may be behind."""
+async def test_a_load_needs_all_up_to_the_last_write_of_its_tags(settings: Settings):
+    """Or up to a new epoch: replicas that lack some of it are not read."""
     url = settings.database.url
-    settings.database = DatabaseSettings(url=url, read_url=url, read_lag=0.1)
+    settings.database = DatabaseSettings(url=url, read_url=url)
     async with open_resources(settings) as resources:
-        cache, seen = resources["cache"], []
+        cache, positions = resources["cache"], list[tuple[float, float]]()
 
         async def load() -> Value:
-            seen.append(read_primary.get())
+            positions.append((read_position.get() - CLOCK_SKEW, time.monotonic()))
             return Value(number=1)
 
-        for changes in (cache.invalidate("a"), cache.store.advance_epoch()):
-            await changes
-            for pause in (0, 0, 0.8):  # at once, then what is cached, then one that is settled
-                await asyncio.sleep(pause)
-                await cache.get_or_load(f"key {pause}", Value, load, ttl=60, tags=["a"])
-        await cache.get_or_load("without tags", Value, load, ttl=60)
+        await cache.get_or_load("old", Value, load, ttl=60, tags=["b"])
+        started = time.monotonic()
+        await cache.invalidate("a")
+        await cache.get_or_load("a write", Value, load, ttl=60, tags=["b", "a"])
+        written = time.monotonic()
+        await cache.get_or_load("no write", Value, load, ttl=60, tags=["b"])
+        await cache.store.advance_epoch()
+        await cache.get_or_load("a new epoch", Value, load, ttl=60)
 
-    assert seen == [True, False, True, False, False]
+    rounding = 0.002  # a token has milliseconds
+    [old, of_a_write, of_none, of_an_epoch] = positions
+    assert old[0] < started + rounding
+    assert started - rounding < of_a_write[0] < of_a_write[1] + rounding
+    assert of_none[0] == pytest.approx(old[0], abs=rounding)
+    assert written - rounding < of_an_epoch[0] < of_an_epoch[1] + rounding

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from app.settings import Settings
-from chassis.connection_budget import Budget, check_budget
+from chassis.connection_budget import Budget, check_budget, check_replica_budgets
 from chassis.database.engines import Sessions, create_engine, open_database, reason_of
 from chassis.database.settings import DatabaseSettings
 from chassis.database.timing import DatabaseTiming
@@ -176,6 +176,24 @@ async def test_budget_is_the_sum_over_replicas_and_workers(settings: Settings):
     assert budget.needed == 2 * 3 * (20 + 40) + 12
     assert budget.available > 0
     assert budget.fits == (budget.needed <= budget.available)
+
+
+@mariadb_only
+async def test_each_replica_has_a_budget_of_its_own(settings: Settings, database_url: str):
+    """Its server's: of all reads, as it may be the last one. The primary's is the same for any."""
+    away = "mariadb+asyncmy://shop@127.0.0.1:1/shop"
+    database = DatabaseSettings(url=database_url, read_url=f"{database_url},{away}")
+    web = WebSettings(concurrency=3, replicas=2)
+    changed = settings.model_copy(update={"web": web, "database": database})
+
+    primary = await check_budget(changed)
+    [replica] = await check_replica_budgets(changed)
+
+    assert primary is not None
+    assert primary.needed == 2 * 3 * (20 + 40 + 1) + 13
+    assert replica.needed == 2 * 3 * (15 + 30 + 1) + 11
+    assert replica.available == primary.available
+    assert f"and {replica.server}'s max_connections is" in str(replica)
 
 
 def test_budget_that_does_not_fit_prints_its_sum():

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -19,15 +20,14 @@ from chassis.auth.settings import PasswordSettings
 from chassis.cache.settings import CacheSettings
 from chassis.cache.store import CLOCK_SKEW
 from chassis.database.replica import Replica
-from chassis.database.settings import DatabaseSettings
 from chassis.limits.settings import LimitsSettings
 from chassis.redis.settings import RedisSettings
 from chassis.resources import Resources, open_resources
 from chassis.telemetry.settings import LogSettings
 from tests.accounts import add_account
-from tests.conftest import VAR, Servers, client_of, migrate
+from tests.conftest import VAR, Servers, client_of
 from tests.process import TIMEOUT, wait_until
-from tests.replication import Replication, execute, replication
+from tests.replication import Replication, replication
 from tests.service import create_app
 from tests.shop import Shop
 from tests.upstream import Upstream
@@ -47,26 +47,16 @@ def pair(servers: Servers) -> Iterator[Replication]:
 @pytest.fixture
 async def replicated(pair: Replication, servers: Servers) -> AsyncIterator[Settings]:
     """Settings of a service on both, with a database of its own."""
-    name = f"test_{secrets.token_hex(4)}"
-    await execute(pair.primary_url(""), f"CREATE DATABASE {name}")
-    primary = pair.primary_url(name).render_as_string(hide_password=False)
-    await migrate(primary)
-    await pair.catch_up()
-    yield Settings(
-        _env_file=None,
-        database=DatabaseSettings(
-            url=primary,
-            read_url=pair.replica_url(name).render_as_string(hide_password=False),
-            read_lag=LAG,
-        ),
-        redis=RedisSettings(url=servers.redis_url, timeout=2),
-        cache=CacheSettings(namespace=name),
-        limits=LimitsSettings(enabled=False),
-        log=LogSettings(level="ERROR"),
-        passwords=PasswordSettings(time_cost=1, memory_cost=8),
-    )
-    await pair.go_on()
-    await execute(pair.primary_url(""), f"DROP DATABASE {name}")
+    async with pair.database() as database:
+        yield Settings(
+            _env_file=None,
+            database=database.model_copy(update={"read_lag": LAG}),
+            redis=RedisSettings(url=servers.redis_url, timeout=2),
+            cache=CacheSettings(namespace=secrets.token_hex(4)),
+            limits=LimitsSettings(enabled=False),
+            log=LogSettings(level="ERROR"),
+            passwords=PasswordSettings(time_cost=1, memory_cost=8),
+        )
 
 
 @pytest.fixture
@@ -96,8 +86,7 @@ async def shop(workers: list[Resources], clients: list[httpx.AsyncClient]) -> Sh
 
 
 def replica_of(worker: Resources) -> Replica:
-    replica = worker["sessions"].replica
-    assert replica is not None
+    [(replica, _)] = worker["sessions"].replicas
     return replica
 
 
@@ -109,9 +98,8 @@ async def until_state(worker: Resources, state: str) -> None:
 def asked(worker: Resources) -> Iterator[list[str]]:
     """The statements that requests send to the replica."""
     statements: list[str] = []
-    on_replica = worker["sessions"].on_replica
-    assert on_replica is not None
-    engine = on_replica.kw["bind"].sync_engine
+    [(_, factory)] = worker["sessions"].replicas
+    engine = factory.kw["bind"].sync_engine
 
     def note(_: Any, __: Any, statement: str, *___: Any) -> None:
         statements.append(statement)
@@ -275,7 +263,8 @@ async def test_a_replica_that_is_silent_costs_no_request_its_time(
     assert ready.status_code == 200
     assert ready.json()["replica"] == "unavailable"
     said = [record.getMessage() for record in caplog.records if record.name == "app.replica"]
-    assert "Reads go to the primary, as the replica is unavailable: it does not respond" in said
+    name = replica_of(workers[0]).name
+    assert f"No reads go to the replica {name}, as it is unavailable: it does not respond" in said
 
 
 async def test_a_replica_that_dies_fails_no_request(
@@ -310,15 +299,33 @@ async def test_without_the_primary_the_service_is_not_ready(
 
     assert away.status_code == 503
     assert "primary database" in away.json()["detail"]
-    assert "replica is" in away.json()["detail"]
+    assert "a replica is" in away.json()["detail"]
     assert back.status_code == 200
+
+
+async def test_a_replica_of_unknown_age_is_not_used(replicated: Settings):
+    """As long as no primary has said how old it is, from the start on."""
+    away = SecretStr("mariadb+asyncmy://shop@127.0.0.1:1/shop")
+    database = replicated.database.model_copy(update={"url": away, "read_lag": 3})
+    async with open_resources(replicated.model_copy(update={"database": database})) as worker:
+        replica, states = replica_of(worker), set[str]()
+
+        def late() -> bool:
+            states.add(replica.state)
+            return replica.state == "lagging"
+
+        await wait_until(late, "a replica that may be too old")
+
+    assert states == {"unknown", "lagging"}
 
 
 async def test_metrics_tell_how_far_the_replica_is_behind(
     pair: Replication, workers: list[Resources]
 ):
-    metrics = workers[0]["metrics"]
-    value = metrics.registry.get_sample_value
+    registry, labels = workers[0]["metrics"].registry, {"replica": replica_of(workers[0]).name}
+
+    def value(name: str) -> float | None:
+        return registry.get_sample_value(name, labels)
 
     await wait_until(lambda: value("database_replica_avoided") == 0, "the replica to be used")
     await pair.stop_applying()

@@ -9,7 +9,8 @@ import pytest
 
 from app.settings import Settings, read_service_settings, read_settings, settings_warnings
 from chassis.auth.settings import DEVELOPMENT_KEY, NO_KEY
-from chassis.database.engines import database_url as url_of
+from chassis.database.settings import database_url as url_of
+from chassis.database.settings import replica_urls
 from chassis.settings.docs_table import settings_table
 from tests.command import run
 from tests.databases import sqlite_only
@@ -152,7 +153,41 @@ def test_secrets_of_others_do_no_harm(secrets: Path):
     assert Settings(_secrets_dir=secrets).database.pool_size == 20
 
 
-def test_password_goes_into_both_database_urls(monkeypatch: pytest.MonkeyPatch):
+MARIADB = "mariadb+asyncmy://u:hunter2@h/shop"
+
+
+def test_replicas_have_commas_between_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DATABASE_URL", "mariadb+asyncmy://shop@primary/shop")
+    monkeypatch.setenv("DATABASE_NAME", "shop")
+    urls = "mariadb+asyncmy://shop:a%2Cb@one/shop?read_timeout=3, mariadb+asyncmy://two:3307"
+    monkeypatch.setenv("DATABASE_READ_URL", urls)
+
+    one, two = replica_urls(read_settings().database)
+
+    assert (one.host, one.password, one.query) == ("one", "a,b", {"read_timeout": "3"})
+    assert (two.host, two.port, two.database) == ("two", 3307, "shop")
+
+
+@pytest.mark.parametrize(
+    ("urls", "reason"),
+    [
+        (f"{MARIADB},", "is not a URL that starts with mariadb+asyncmy:// or sqlite+aiosqlite://"),
+        ("mariadb+asyncmy://u:hunter,2@h/shop", "is not a URL that starts with mariadb+asyncmy://"),
+        (f"{MARIADB},{MARIADB.replace('/shop', '2/shop?ssl=1')}", "has the parameter ssl, "),
+        (f"{MARIADB},{MARIADB.replace('/shop', ':3306/other')}", "names a server twice"),
+    ],
+)
+def test_replica_that_cannot_be_used_is_named(
+    monkeypatch: pytest.MonkeyPatch, urls: str, reason: str
+):
+    [line] = refused(monkeypatch, DATABASE_READ_URL=urls)
+
+    assert line.startswith(f"DATABASE_READ_URL: {reason}")
+    assert reason == "names a server twice" or "of 2; a comma within one is %2C" in line
+    assert "hunter" not in line
+
+
+def test_password_goes_into_all_database_urls(monkeypatch: pytest.MonkeyPatch):
     password = "p@ss/w:rd%"
     monkeypatch.setenv("DATABASE_URL", "mariadb+asyncmy://shop:old@primary/shop")
     monkeypatch.setenv("DATABASE_READ_URL", "mariadb+asyncmy://shop@replica/shop")
@@ -160,7 +195,7 @@ def test_password_goes_into_both_database_urls(monkeypatch: pytest.MonkeyPatch):
 
     database = read_settings().database
 
-    write, read = url_of(database, "write"), url_of(database, "replica")
+    write, [read] = url_of(database), replica_urls(database)
     assert (write.host, write.username, write.password) == ("primary", "shop", password)
     assert (read.host, read.username, read.password) == ("replica", "shop", password)
 
@@ -229,9 +264,6 @@ def test_replica_is_a_mariadb(monkeypatch: pytest.MonkeyPatch):
     lines = refused(monkeypatch, DATABASE_READ_URL="sqlite+aiosqlite:///shop.db")
 
     assert lines == ["DATABASE_READ_URL: is no MariaDB: SQLite has no replicas; leave it unset"]
-
-
-MARIADB = "mariadb+asyncmy://u:hunter2@h/shop"
 
 
 @pytest.mark.parametrize(
@@ -741,7 +773,7 @@ def test_check_of_what_is_ready_is_ok(folder: Path, environment: dict[str, Any])
 
     assert code == 0
     assert findings.keys() == {
-        *("settings", "database", "redis", "limits", "schema", "connections")
+        *("settings", "database", "redis", "limits", "mail", "schema", "connections")
     }
     assert [name for name, finding in findings.items() if not finding.startswith("ok: ")] == []
 
@@ -781,9 +813,10 @@ def test_check_names_a_schema_that_is_not_migrated(folder: Path, environment: di
 @sqlite_only
 def test_check_names_every_server_that_does_not_answer(folder: Path, environment: dict[str, Any]):
     port = free_port()
+    replica = f"mariadb+asyncmy://shop:hunter2@127.0.0.1:{port}/replica"
     environment |= {
         "DATABASE_URL": f"mariadb+asyncmy://shop:hunter2@127.0.0.1:{port}/shop",
-        "DATABASE_READ_URL": f"mariadb+asyncmy://shop:hunter2@127.0.0.1:{port}/replica",
+        "DATABASE_READ_URL": f"{replica},{replica.replace('127.0.0.1', 'localhost')}",
         "REDIS_URL": f"redis://:hunter2@127.0.0.1:{port}",
         "JOBS_URL": f"redis://127.0.0.1:{port}",
     }
@@ -791,8 +824,9 @@ def test_check_names_every_server_that_does_not_answer(folder: Path, environment
     code, findings = check(folder, environment)
 
     assert code == 1
-    assert findings.keys() == {"settings", "database", "replica", "redis", "queue"}
-    for name in ("database", "replica", "redis", "queue"):
+    servers = {"database", f"replica 127.0.0.1:{port}", f"replica localhost:{port}"}
+    assert findings.keys() == {"settings", *servers, "redis", "queue", "mail"}
+    for name in (*servers, "redis", "queue"):
         assert findings[name].startswith("failed: ")
         assert str(port) in findings[name]
 

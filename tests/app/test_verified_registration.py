@@ -25,9 +25,18 @@ from tests.account_mail import (
     text_of,
     token_of,
 )
+from tests.authenticator import App
 from tests.conftest import client_of
 from tests.jobs import waiting
-from tests.logins import EMAIL, PASSWORD, REGISTER, is_unauthorized, log_in
+from tests.logins import (
+    EMAIL,
+    PASSWORD,
+    REGISTER,
+    bearing,
+    is_unauthorized,
+    log_in,
+    tokens_of,
+)
 from tests.mail import SENDER
 from tests.service import create_app
 
@@ -196,3 +205,38 @@ async def test_account_from_before_can_log_in_once_it_is_verified(
 
     assert [login.status_code for login in before] == [401, 200]
     assert (await log_in(mailbox.client)).status_code == 200
+
+
+async def test_owner_who_resets_the_password_is_alone_in_an_account_from_before(
+    mailbox: Mailbox, settings: Settings
+):
+    """A stranger has registered the address while USERS_VERIFY was off."""
+    client = mailbox.client
+    before = settings.model_copy(update={"users": UsersSettings(verify=False)})
+    async with open_resources(before) as opened, client_of(create_app(before), opened) as earlier:
+        await earlier.post("/v1/users", json=STRANGER)
+        headers = bearing((await tokens_of(earlier, password=STRANGER["password"]))["access_token"])
+        key = {"name": "A machine", "scopes": ["read", "write"]}
+        made = await earlier.post("/v1/users/me/keys", json=key, headers=headers)
+        proof = {"current_password": STRANGER["password"]}
+        begun = await earlier.post("/v1/users/me/totp", json=proof, headers=headers)
+        proof["otp"] = App(begun.json()["secret"]).code()
+        enabled = await earlier.post("/v1/users/me/totp", json=proof, headers=headers)
+    machine = {"X-API-Key": made.json()["key"]}
+    cached = await client.get("/v1/users/me", headers=machine)
+    await mailbox.take()
+    token = await mailbox.token(RESET, email=EMAIL)
+    reset = await client.post(CONFIRM_RESET, json={"token": token, "password": PASSWORD})
+    strangers = [await client.get("/v1/users/me", headers=each) for each in (machine, headers)]
+    login = await log_in(client)
+
+    assert (enabled.status_code, cached.status_code, reset.status_code) == (200, 200, 200)
+    assert [each.status_code for each in strangers] == [401, 401]
+    assert reset.json()["totp"] is False
+    assert login.status_code == 200
+    token = await mailbox.token(RESET, email=EMAIL)
+    owned = bearing(login.json()["access_token"])
+    mine = await client.post("/v1/users/me/keys", json=key, headers=owned)
+    await client.post(CONFIRM_RESET, json={"token": token, "password": "prometheus unbound"})
+    kept = await client.get("/v1/users/me", headers={"X-API-Key": mine.json()["key"]})
+    assert kept.status_code == 200

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.logins.networks import has_logged_in
 from app.logins.password_throttle import PasswordThrottle
-from app.models import User, UserSession
+from app.models import ApiKey, RecoveryCode, TotpSecret, User, UserSession
 from app.schemas.accounts.mailed import EmailConfirmation, PasswordReset, Verification
 from app.schemas.job import SendAddressChanged
 from app.schemas.user import UserRead
@@ -21,6 +21,7 @@ from app.services.accounts.mailed.tokens import (
     find,
     redeem,
 )
+from app.settings import settings_of
 from chassis.clock import now
 from chassis.database.transactions import retry_on_deadlock
 from chassis.errors import Conflict, Invalid
@@ -41,6 +42,7 @@ class ConfirmationService:
         self.passwords = resources["passwords"]
         self.outbox = resources["outbox"]
         self.events = resources["security"]
+        self.must_verify = settings_of(resources).users.verify
 
     @retry_on_deadlock
     async def verify(
@@ -68,7 +70,10 @@ class ConfirmationService:
 
     @retry_on_deadlock
     async def reset(self, body: PasswordReset, idempotent: IdempotentRequest = NO_KEY) -> UserRead:
-        """Ends all sessions, and verifies the address, which its mail has reached."""
+        """Ends all sessions, and verifies the address, which its mail has reached.
+
+        Where that was not verified before, a stranger may have registered it: see _disown.
+        """
         hash = ""  # of an invalid token, which goes no further
         if (found := await self._find(body.token, Purpose.RESET)) is not None:
             self.passwords.refuse_weak(body.password, found.user["email"])
@@ -97,8 +102,24 @@ class ConfirmationService:
         # The account is locked, which excludes logins; locking its sessions excludes refreshes.
         ended[:] = await session.scalars(select(UserSession.id).where(own).with_for_update())
         await session.execute(delete(UserSession).where(own))  # and their refresh tokens
-        verified_at = user["verified_at"] or now()
-        return await self._change(session, user["id"], password_hash=hash, verified_at=verified_at)
+        values = {"password_hash": hash, "verified_at": user["verified_at"] or now()}
+        if self.must_verify and user["verified_at"] is None:
+            values |= await self._disown(session, user["id"])
+        return await self._change(session, user["id"], **values)
+
+    async def _disown(self, session: AsyncSession, user_id: int) -> dict[str, object]:
+        """Delete what else gives access to an account, or keeps others out of it: while
+        USERS_VERIFY was off, anybody could register the address and make these.
+        """
+        own = ApiKey.user_id == user_id
+        for key_id in (await session.scalars(select(ApiKey.id).where(own))).all():
+            await self.events.audit(session, "key_revoked", user_id, key=str(key_id))
+        on = select(User.id).where(User.id == user_id, User.totp.is_(True))
+        if await session.scalar(on) is not None:
+            await self.events.audit(session, "totp_disabled", user_id)
+        for model in (ApiKey, TotpSecret, RecoveryCode):
+            await session.execute(delete(model).where(model.user_id == user_id))
+        return {"totp": False}
 
     @retry_on_deadlock
     async def change_address(

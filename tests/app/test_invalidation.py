@@ -366,4 +366,4 @@ async def test_no_list_is_older_than_a_write_that_has_returned(
             group.create_task(rename(number))
 
     assert stale == 0
-    assert hits > 100
+    assert hits > 0  # how many depends on what else the machine does

@@ -72,6 +72,17 @@ class RequestContext:
             elapsed -= spent.seconds
         return max(0.0, elapsed)
 
+    def server_timing(self, elapsed: float) -> bytes:
+        """https://www.w3.org/TR/server-timing/, in ms; the times of parallel waits are added up."""
+        if not self.spent:
+            return b"app;dur=%.2f" % (elapsed * 1000)
+        parts = [
+            f'{kind};dur={spent.seconds * 1000:.2f};desc="{kind} x{spent.count}"'
+            for kind, spent in self.spent.items()
+        ]
+        parts.append(f"app;dur={self.own_seconds(elapsed) * 1000:.2f}")
+        return ", ".join(parts).encode()
+
     def add_time(self, kind: str, seconds: float, count: int = 1) -> None:
         spent = self.spent.get(kind)
         if spent is None:

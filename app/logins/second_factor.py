@@ -30,14 +30,14 @@ class SecondFactor:
     async def use(self, session: AsyncSession, user_id: int, otp: str) -> None:
         """Use up a code, as `normalize_otp` returns it. Raises OtpRefused."""
         if is_totp(otp):
-            used = await self.use_totp(session, user_id, otp)
+            used = await self._use_totp(session, user_id, otp)
         else:
             used = await self._use_recovery_code(session, user_id, otp)
         if not used:
             self.events.record("otp_refused", user_id)
             raise OtpRefused
 
-    async def use_totp(self, session: AsyncSession, user_id: int, code: str) -> bool:
+    async def _use_totp(self, session: AsyncSession, user_id: int, code: str) -> bool:
         own = SECRETS.c.user_id == user_id
         secret = await session.scalar(select(SECRETS.c.secret).where(own))
         if secret is None:

@@ -92,7 +92,7 @@ class RequestMiddleware:
                     *request.response_headers,
                     (b"x-request-id", request.id.encode()),
                     (b"x-process-time", b"%.6f" % elapsed),
-                    (b"server-timing", _server_timing(request, elapsed)),
+                    (b"server-timing", request.server_timing(elapsed)),
                     *state["response_headers"].of(
                         scope["headers"], scope.get("scheme", "http"), own
                     ),
@@ -189,18 +189,6 @@ class RequestMiddleware:
 def _report(error: Exception, request: RequestContext) -> None:
     state: HttpState = request.scope["state"]
     state["error_reports"].send(error, f"{request.scope['method']} {request.route}")
-
-
-def _server_timing(request: RequestContext, elapsed: float) -> bytes:
-    """https://www.w3.org/TR/server-timing/, in ms; the times of parallel waits are added up."""
-    if not request.spent:
-        return b"app;dur=%.2f" % (elapsed * 1000)
-    parts = [
-        f'{kind};dur={spent.seconds * 1000:.2f};desc="{kind} x{spent.count}"'
-        for kind, spent in request.spent.items()
-    ]
-    parts.append(f"app;dur={request.own_seconds(elapsed) * 1000:.2f}")
-    return ", ".join(parts).encode()
 
 
 def shed_response(scope: Scope) -> tuple[list[tuple[bytes, bytes]], bytes]:

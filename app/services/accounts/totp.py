@@ -1,4 +1,6 @@
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
 from sqlalchemy import delete, insert, select, update
@@ -66,19 +68,11 @@ class TotpService:
     ) -> TotpEnabled:
         """Bring that secret into force. Raises Invalid where `otp` is not a code of it."""
         hash = await self.users.require_password(account, password, throttle)
-        user = account.user
-        known = await self._is_known(user.id, throttle.network)
-        try:
-            async with (
-                throttle.guessing_otp(user.email, account=user.id, is_known_network=known),
-                self.sessions.write() as session,
-            ):
-                work = partial(self._enable, session, account, hash, otp)
-                enabled, is_new = await idempotent.run(session, TotpEnabled, work)
-                if is_new:
-                    await self._commit(session, user.id, account.session_id, on=True)
-        except OtpRefused:
-            raise Invalid(REFUSED_OTP, ("body", "otp")) from None
+        async with self._guessing(account, throttle) as session:
+            work = partial(self._enable, session, account, hash, otp)
+            enabled, is_new = await idempotent.run(session, TotpEnabled, work)
+            if is_new:
+                await self._commit(session, account.user.id, account.session_id, on=True)
         return enabled
 
     @retry_on_deadlock
@@ -86,19 +80,12 @@ class TotpService:
         self, account: Account, password: str, otp: str, throttle: PasswordThrottle
     ) -> None:
         hash = await self.users.require_password(account, password, throttle)
-        user = account.user
-        known = await self._is_known(user.id, throttle.network)
-        try:
-            async with (
-                throttle.guessing_otp(user.email, account=user.id, is_known_network=known),
-                self.sessions.write() as session,
-            ):
-                if not await self._lock(session, account, hash):
-                    raise NotFound(OFF)
-                await self.second_factor.use(session, user.id, otp)
-                await self._commit(session, user.id, account.session_id, on=False)
-        except OtpRefused:
-            raise Invalid(REFUSED_OTP, ("body", "otp")) from None
+        user_id = account.user.id
+        async with self._guessing(account, throttle) as session:
+            if not await self._lock(session, account, hash):
+                raise NotFound(OFF)
+            await self.second_factor.use(session, user_id, otp)
+            await self._commit(session, user_id, account.session_id, on=False)
 
     @retry_on_deadlock
     async def reset(self, user_id: int) -> None:
@@ -186,7 +173,20 @@ class TotpService:
         async with self.cache.invalidating(f"user:{user_id}"):
             await session.commit()
 
-    async def _is_known(self, user_id: int, network: str) -> bool:
-        async with self.sessions.current() as session:
-            known = select(has_logged_in(network)).where(User.id == user_id)
-            return bool(await session.scalar(known))
+    @asynccontextmanager
+    async def _guessing(
+        self, account: Account, throttle: PasswordThrottle
+    ) -> AsyncIterator[AsyncSession]:
+        """A transaction that uses a code. A wrong one counts as a guess; raises Invalid for it."""
+        user = account.user
+        async with self.sessions.current() as reading:
+            known = select(has_logged_in(throttle.network)).where(User.id == user.id)
+            is_known = bool(await reading.scalar(known))
+        try:
+            async with (
+                throttle.guessing_otp(user.email, account=user.id, is_known_network=is_known),
+                self.sessions.write() as session,
+            ):
+                yield session
+        except OtpRefused:
+            raise Invalid(REFUSED_OTP, ("body", "otp")) from None

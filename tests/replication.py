@@ -12,8 +12,14 @@ from pathlib import Path
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from app.settings import Settings
+from chassis.auth.settings import PasswordSettings
+from chassis.cache.settings import CacheSettings
 from chassis.database.settings import DatabaseSettings
 from chassis.development.private_servers import Server, private_mariadb
+from chassis.limits.settings import LimitsSettings
+from chassis.redis.settings import RedisSettings
+from chassis.telemetry.settings import LogSettings
 from tests.conftest import migrate
 from tests.process import freeze
 
@@ -127,3 +133,16 @@ def _shown(url: URL) -> str:
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
+
+
+def settings_of(database: DatabaseSettings, redis_url: str, lag: float) -> Settings:
+    """Of a service on these servers, whose replicas may be `lag` s behind."""
+    return Settings(
+        _env_file=None,
+        database=database.model_copy(update={"read_lag": lag}),
+        redis=RedisSettings(url=redis_url, timeout=2),
+        cache=CacheSettings(namespace=secrets.token_hex(4)),
+        limits=LimitsSettings(enabled=False),
+        log=LogSettings(level="ERROR"),
+        passwords=PasswordSettings(time_cost=1, memory_cost=8),
+    )

@@ -1,7 +1,6 @@
 """The service on a primary and two replicas: which one is read, while they come, lag and go."""
 
 import asyncio
-import secrets
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -12,16 +11,12 @@ from sqlalchemy import make_url
 
 from app.schemas.user import Role
 from app.settings import Settings
-from chassis.cache.settings import CacheSettings
 from chassis.development.private_servers import Server
-from chassis.limits.settings import LimitsSettings
-from chassis.redis.settings import RedisSettings
 from chassis.resources import Resources, open_resources
-from chassis.telemetry.settings import LogSettings
 from tests.accounts import add_account
 from tests.conftest import VAR, Servers, client_of
 from tests.process import TIMEOUT, wait_until
-from tests.replication import Replication, execute, replication
+from tests.replication import Replication, execute, replication, settings_of
 from tests.service import create_app
 from tests.shop import Shop
 
@@ -40,14 +35,7 @@ def three(servers: Servers) -> Iterator[Replication]:
 @pytest.fixture
 async def replicated(three: Replication, servers: Servers) -> AsyncIterator[Settings]:
     async with three.database() as database:
-        yield Settings(
-            _env_file=None,
-            database=database.model_copy(update={"read_lag": LAG}),
-            redis=RedisSettings(url=servers.redis_url, timeout=2),
-            cache=CacheSettings(namespace=secrets.token_hex(4)),
-            limits=LimitsSettings(enabled=False),
-            log=LogSettings(level="ERROR"),
-        )
+        yield settings_of(database, servers.redis_url, LAG)
 
 
 @pytest.fixture

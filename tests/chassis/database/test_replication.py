@@ -1,7 +1,6 @@
 """The service on two real MariaDB servers: what may be old, what never is, and who is asked."""
 
 import asyncio
-import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -16,18 +15,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app.schemas.user import Role
 from app.services.accounts.users import UserService
 from app.settings import Settings
-from chassis.auth.settings import PasswordSettings
-from chassis.cache.settings import CacheSettings
 from chassis.cache.store import CLOCK_SKEW
 from chassis.database.replica import Replica
-from chassis.limits.settings import LimitsSettings
-from chassis.redis.settings import RedisSettings
 from chassis.resources import Resources, open_resources
-from chassis.telemetry.settings import LogSettings
 from tests.accounts import add_account
 from tests.conftest import VAR, Servers, client_of
 from tests.process import TIMEOUT, wait_until
-from tests.replication import Replication, replication
+from tests.replication import Replication, replication, settings_of
 from tests.service import create_app
 from tests.shop import Shop
 from tests.upstream import Upstream
@@ -48,15 +42,7 @@ def pair(servers: Servers) -> Iterator[Replication]:
 async def replicated(pair: Replication, servers: Servers) -> AsyncIterator[Settings]:
     """Settings of a service on both, with a database of its own."""
     async with pair.database() as database:
-        yield Settings(
-            _env_file=None,
-            database=database.model_copy(update={"read_lag": LAG}),
-            redis=RedisSettings(url=servers.redis_url, timeout=2),
-            cache=CacheSettings(namespace=secrets.token_hex(4)),
-            limits=LimitsSettings(enabled=False),
-            log=LogSettings(level="ERROR"),
-            passwords=PasswordSettings(time_cost=1, memory_cost=8),
-        )
+        yield settings_of(database, servers.redis_url, LAG)
 
 
 @pytest.fixture
